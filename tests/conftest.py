@@ -1,0 +1,82 @@
+"""Settings that hold for every test.
+
+Precision
+    The suite runs twice, once in each precision, and a test belongs to one of the two runs::
+
+        pytest                      # float32: every test without the marker `float64`
+        JAX_ENABLE_X64=1 pytest     # float64: every test with it
+
+    Mark with ``@pytest.mark.float64`` what needs double precision: finite differences, log-determinants
+    to rounding, closed forms, the dtype that is stated under x64. The tests of the other run are
+    deselected, not skipped, and the closing line counts them.
+
+Devices
+    ``@pytest.mark.devices(2)`` marks what needs two devices; it is deselected where there are fewer::
+
+        XLA_FLAGS=--xla_force_host_platform_device_count=2 pytest -m devices
+
+Shapes
+    Rank promotion raises: a vector is never broadcast against a matrix by accident. Code of other
+    packages that promotes is called under ``with jax.numpy_rank_promotion("allow"):``, one call at a time.
+
+Warnings
+    Warnings are errors (``filterwarnings`` in pyproject.toml, each exception with its reason). A test
+    that expects one says so with ``pytest.warns``.
+
+Randomness
+    ``key`` and ``rng`` are the same in every run. Nothing draws from global state; it is seeded all the
+    same, for packages that do.
+"""
+
+from __future__ import annotations
+
+import random
+
+import jax
+import matplotlib
+import numpy as np
+import pytest
+
+SEED = 20240607
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+matplotlib.use("Agg")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keep the tests of this precision that the devices here can run."""
+    selected, deselected = [], []
+    for item in items:
+        in_precision = (item.get_closest_marker("float64") is not None) == jax.config.jax_enable_x64
+        devices = item.get_closest_marker("devices")
+        on_devices = devices is None or jax.device_count() >= devices.args[0]
+        (selected if in_precision and on_devices else deselected).append(item)
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = selected
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Seed the global generators, which some packages draw from."""
+    random.seed(SEED)
+    np.random.seed(SEED)  # noqa: NPY002
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _bounded_memory():
+    """Forget a module's compiled programs when it is done: thousands of them exhaust memory maps."""
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture
+def key():
+    """A fixed typed key."""
+    return jax.random.key(SEED)
+
+
+@pytest.fixture
+def rng():
+    """A fixed NumPy generator."""
+    return np.random.default_rng(SEED)
