@@ -6,26 +6,28 @@ Precision
         pytest                      # float32: every test without the marker `float64`
         JAX_ENABLE_X64=1 pytest     # float64: every test with it
 
-    Mark with ``@pytest.mark.float64`` what needs double precision: finite differences, log-determinants
-    to rounding, closed forms, the dtype that is stated under x64. The tests of the other run are
-    deselected, not skipped, and the closing line counts them.
+    Mark with ``@pytest.mark.float64`` what needs double precision: finite differences,
+    log-determinants to rounding, closed forms, the dtype that is stated under x64. The tests of the
+    other run are deselected, not skipped, and the closing line counts them.
 
 Devices
-    ``@pytest.mark.devices(2)`` marks what needs two devices; it is deselected where there are fewer::
+    ``@pytest.mark.devices(2)`` marks what needs two devices; it is deselected where there are
+    fewer::
 
         XLA_FLAGS=--xla_force_host_platform_device_count=2 pytest -m devices
 
 Shapes
     Rank promotion raises: a vector is never broadcast against a matrix by accident. Code of other
-    packages that promotes is called under ``with jax.numpy_rank_promotion("allow"):``, one call at a time.
+    packages that promotes is called under ``with jax.numpy_rank_promotion("allow"):``, one call at
+    a time.
 
 Warnings
-    Warnings are errors (``filterwarnings`` in pyproject.toml, each exception with its reason). A test
-    that expects one says so with ``pytest.warns``.
+    Warnings are errors (``filterwarnings`` in pyproject.toml, each exception with its reason). A
+    test that expects one says so with ``pytest.warns``.
 
 Randomness
-    ``key`` and ``rng`` are the same in every run. Nothing draws from global state; it is seeded all the
-    same, for packages that do.
+    ``key`` and ``rng`` are the same in every run. Nothing draws from global state; it is seeded all
+    the same, for packages that do.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ def _seeded():
 
 @pytest.fixture(autouse=True, scope="module")
 def _bounded_memory():
-    """Forget a module's compiled programs when it is done: thousands of them exhaust memory maps."""
+    """Forget a module's compiled programs when it is done: thousands exhaust memory maps."""
     yield
     jax.clear_caches()
 
