@@ -1,0 +1,300 @@
+"""Flax networks, Linen and NNX, as unbatched callable pytrees."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from numpyro_genprior.errors import message
+from numpyro_genprior.networks.adapter import Adapter, as_arrays, keyword_arguments
+from numpyro_genprior.networks.static import Static
+
+__all__ = ["from_flax", "from_nnx"]
+
+
+def _random(name: str, switch: str) -> str:
+    return message(
+        "The Flax network draws random numbers when it is applied",
+        expected="a function of the latent alone",
+        remedy=f"remove dropout or pass its switch, for example {name}(..., {switch}); noise of "
+        "the decoder is VAEPrior's `scale`",
+    )
+
+
+def _require_flax(name: str) -> None:
+    try:
+        import flax  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            message(
+                f"{name} needs the package flax",
+                remedy="install it: pip install numpyro_genprior[flax]",
+            )
+        ) from error
+
+
+def from_flax(
+    module: Any,
+    variables: Mapping[str, Any],
+    *,
+    method: str | Callable[..., Any] | None = None,
+    batched: bool = False,
+    **apply_kwargs: Any,
+) -> Adapter:
+    """Make a network of a Flax Linen module and its variables.
+
+    Parameters
+    ----------
+    module
+        A Linen module of one latent, of the latent's shape and without a batch axis, and of a
+        condition if there is one; it returns one event or ``(loc, scale)``.
+    variables
+        What ``module.init`` returns or training made of it:
+        ``{"params": ..., "batch_stats": ...}``. All collections are read and none is updated.
+    method
+        The method to apply, as in ``module.apply``: ``method="decode"`` takes the decoder of a
+        VAE. None stands for ``__call__``.
+    batched
+        True for a network that wants a leading batch axis (image convolutions, flattening): one of
+        length one is added to every input and removed from every output.
+    **apply_kwargs
+        Switches that the method takes by keyword, such as ``train=False``; hashable.
+
+    Returns
+    -------
+    A callable pytree ``net(latent)`` or ``net(latent, condition)``; its leaves are the variables.
+    Equal modules share a compiled program.
+
+    Raises
+    ------
+    TypeError
+        If ``module`` is not a Linen module, or variables or switches have the wrong type.
+    ValueError
+        On the first call: if the network draws random numbers, updates batch statistics or misses
+        variables.
+    ImportError
+        If Flax is not installed (``pip install numpyro_genprior[flax]``).
+
+    Notes
+    -----
+    **Fails when** the network is in training mode, which is refused.
+
+    Examples
+    --------
+    >>> import flax.linen as nn, jax
+    >>> from numpyro_genprior.networks import from_flax
+    >>> module = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(3)])
+    >>> net = from_flax(module, module.init(jax.random.key(0), jax.numpy.zeros(2)))
+    >>> net(jax.numpy.ones(2)).shape
+    (3,)
+    """
+    _require_flax("from_flax")
+    import flax.linen as nn
+
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            message(
+                "`module` is not a Flax Linen module",
+                expected="an instance of flax.linen.Module",
+                got=_describe(module),
+                remedy="use from_nnx(module) for an nnx.Module, and pass an instance, not a class",
+            )
+        )
+    remedy = 'pass what module.init(key, latent) returns, or {"params": trained parameters}'
+    if not isinstance(variables, Mapping) or not all(
+        isinstance(collection, Mapping) for collection in variables.values()
+    ):
+        raise TypeError(
+            message(
+                "`variables` does not map collections to mappings",
+                got=", ".join(f"{k}: {type(v).__name__}" for k, v in variables.items())
+                if isinstance(variables, Mapping)
+                else type(variables).__name__,
+                remedy=remedy,
+            )
+        )
+    arrays = as_arrays("variables", dict(variables), remedy)
+    apply = _LinenApply(Static(module), Static(method), keyword_arguments(apply_kwargs))
+    return Adapter(arrays, apply, batched)
+
+
+@dataclasses.dataclass(frozen=True)
+class _LinenApply:
+    module: Static
+    method: Static
+    kwargs: tuple[tuple[str, Any], ...]
+
+    def __call__(self, variables: dict[str, Any], *inputs: Any) -> Any:
+        import flax.errors as errors
+
+        try:
+            return self.module.value.apply(
+                variables, *inputs, method=self.method.value, mutable=False, **dict(self.kwargs)
+            )
+        except errors.InvalidRngError as error:
+            raise ValueError(_random("from_flax", "train=False")) from error
+        except errors.ModifyScopeVariableError as error:
+            raise ValueError(
+                message(
+                    "The Flax network updates its variables when it is applied, as batch "
+                    "normalisation does in training mode",
+                    expected="a fixed function of the latent",
+                    remedy="pass the network's switch, for example from_flax(..., train=False)",
+                )
+            ) from error
+        except (
+            errors.ApplyScopeInvalidVariablesStructureError,
+            errors.ScopeCollectionNotFound,
+            errors.ScopeParamNotFoundError,
+            errors.ScopeVariableNotFoundError,
+        ) as error:
+            raise ValueError(
+                message(
+                    f"The Flax network does not find its variables ({error})",
+                    got=f"the collections {sorted(variables)}",
+                    remedy="pass all that module.init returns: from_flax(module, "
+                    '{"params": ..., "batch_stats": ...})',
+                )
+            ) from error
+
+
+def from_nnx(
+    module: Any,
+    *,
+    method: str | None = None,
+    batched: bool = False,
+    **call_kwargs: Any,
+) -> Adapter:
+    """Make a network of a Flax NNX module, in evaluation mode.
+
+    Parameters
+    ----------
+    module
+        An NNX module of one latent, of the latent's shape and without a batch axis, and of a
+        condition if there is one; it returns one event or ``(loc, scale)``. A copy is taken, and
+        the module itself is not changed.
+    method
+        Name of the method to call, for example ``"decode"``; None stands for ``__call__``.
+    batched
+        True for a network that wants a leading batch axis, as for `from_flax`.
+    **call_kwargs
+        Switches that the method takes by keyword; hashable.
+
+    Returns
+    -------
+    A callable pytree ``net(latent)`` or ``net(latent, condition)``; its leaves are the variables
+    without random streams. Modules of one structure share a compiled program.
+
+    Raises
+    ------
+    TypeError
+        If ``module`` is not an NNX module or a switch has the wrong type.
+    ValueError
+        If the module has no such method; on the first call, if the network draws random numbers or
+        updates batch statistics though ``module.eval()`` was applied to the copy.
+    ImportError
+        If Flax is not installed (``pip install numpyro_genprior[flax]``).
+
+    Notes
+    -----
+    **Fails when** a module has a training switch of its own that ``module.eval()`` does not know:
+    pass it by keyword, or set it before.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from flax import nnx
+    >>> from numpyro_genprior.networks import from_nnx
+    >>> net = from_nnx(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+    >>> net(jax.numpy.ones(2)).shape
+    (3,)
+    """
+    _require_flax("from_nnx")
+    from flax import nnx
+
+    if not isinstance(module, nnx.Module):
+        raise TypeError(
+            message(
+                "`module` is not a Flax NNX module",
+                expected="an instance of flax.nnx.Module",
+                got=_describe(module),
+                remedy="use from_flax(module, variables) for a Linen module, and pass an "
+                "instance, not a class",
+            )
+        )
+    if method is not None and not callable(getattr(module, method, None)):
+        raise ValueError(
+            message(
+                f"{type(module).__name__} has no method {method!r}",
+                remedy="pass the name of a method of the module, or leave it out for __call__",
+            )
+        )
+    copy = nnx.clone(module)
+    copy.eval()
+    graphdef, rng_state, rest = nnx.split(copy, nnx.RngState, ...)
+    leaves, treedef = jax.tree.flatten(rng_state)
+    streams = tuple(_describe_stream(leaf) for leaf in leaves)
+    variables = as_arrays("module", rest, "pass a module with arrays in its variables")
+    apply = _NNXApply(graphdef, treedef, streams, method, keyword_arguments(call_kwargs))
+    return Adapter(variables, apply, batched)
+
+
+@dataclasses.dataclass(frozen=True)
+class _NNXApply:
+    graphdef: Any
+    rng_treedef: Any
+    streams: tuple[tuple[Any, ...], ...]
+    method: str | None
+    kwargs: tuple[tuple[str, Any], ...]
+
+    def __call__(self, variables: Any, *inputs: Any) -> Any:
+        from flax import nnx
+
+        # The streams are put back with any content, as whoever draws from them is refused below.
+        rng_state = self.rng_treedef.unflatten([_make_stream(s) for s in self.streams])
+        module = nnx.merge(self.graphdef, rng_state, variables)
+        before = _watched(module)
+        function = module if self.method is None else getattr(module, self.method)
+        output = function(*inputs, **dict(self.kwargs))
+        rngs, stats = (
+            any(a is not b for a, b in zip(*pair, strict=True))
+            for pair in zip(before, _watched(module), strict=True)
+        )
+        if rngs:
+            raise ValueError(_random("from_nnx", "deterministic=True"))
+        if stats:
+            raise ValueError(
+                message(
+                    "The NNX network updates its batch statistics in evaluation mode",
+                    expected="a fixed function of the latent",
+                    remedy="leave use_running_average to module.eval(), or pass the "
+                    "network's own switch: from_nnx(..., train=False)",
+                )
+            )
+        return output
+
+
+def _watched(module: Any) -> list[list[Any]]:
+    from flax import nnx
+
+    return [jax.tree.leaves(s) for s in nnx.state(module, nnx.RngState, nnx.BatchStat, ...)[:2]]
+
+
+def _describe_stream(leaf: Any) -> tuple[Any, ...]:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.key_data(leaf).shape, "uint32", jax.random.key_impl(leaf)
+    return leaf.shape, str(leaf.dtype), None
+
+
+def _make_stream(stream: tuple[Any, ...]) -> Any:
+    shape, dtype, impl = stream
+    data = jnp.zeros(shape, dtype)
+    return data if impl is None else jax.random.wrap_key_data(data, impl=impl)
+
+
+def _describe(module: Any) -> str:
+    return f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__

@@ -1,0 +1,186 @@
+"""Haiku networks as unbatched callable pytrees."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from numpyro_genprior.errors import message
+from numpyro_genprior.networks.adapter import Adapter, as_arrays, keyword_arguments
+
+__all__ = ["from_haiku"]
+
+
+def from_haiku(
+    transformed: Any,
+    params: Mapping[str, Any],
+    state: Mapping[str, Any] | None = None,
+    *,
+    batched: bool = False,
+    **apply_kwargs: Any,
+) -> Adapter:
+    """Make a network of a Haiku transform and its parameters.
+
+    Parameters
+    ----------
+    transformed
+        ``hk.transform(f)`` or ``hk.transform_with_state(f)``, with or without
+        ``hk.without_apply_rng``. The function ``f`` takes one latent, of the latent's shape and
+        without a batch axis, and a condition if there is one; it returns one event or
+        ``(loc, scale)``.
+    params
+        The parameters, as ``transformed.init`` returns them.
+    state
+        The state (batch statistics) of ``hk.transform_with_state``. It is read and never updated.
+    batched
+        True for a network that wants a leading batch axis (image convolutions, flattening): one of
+        length one is added to every input and removed from every output.
+    **apply_kwargs
+        Switches that ``f`` takes by keyword, such as ``is_training=False``; hashable.
+
+    Returns
+    -------
+    A callable pytree ``net(latent)`` or ``net(latent, condition)``, whose leaves are the parameters
+    and the state. Adapters of one transform share a compiled program whatever their parameters.
+
+    Raises
+    ------
+    TypeError
+        If ``transformed`` is not one of Haiku's, or parameters, state or switches have the wrong
+        type.
+    ValueError
+        If the state is missing or superfluous; on the first call, if the network draws random
+        numbers.
+    ImportError
+        If dm-haiku is not installed.
+
+    Notes
+    -----
+    **Fails when** the network is in training mode: dropout is refused because a prior needs a
+    function, and batch normalisation over a batch of one (a constant) warns.
+
+    Examples
+    --------
+    >>> import haiku as hk, jax
+    >>> from numpyro_genprior.networks import from_haiku
+    >>> transformed = hk.transform(lambda z: hk.nets.MLP([8, 3])(z))
+    >>> net = from_haiku(transformed, transformed.init(jax.random.key(0), jax.numpy.zeros(2)))
+    >>> net(jax.numpy.ones(2)).shape
+    (3,)
+    """
+    try:
+        import haiku as hk
+    except ImportError as error:
+        raise ImportError(
+            "from_haiku needs the package dm-haiku. Install it: pip install dm-haiku"
+        ) from error
+    if not isinstance(transformed, hk.Transformed | hk.TransformedWithState):
+        raise TypeError(
+            message(
+                "`transformed` is not a Haiku transform",
+                expected="the result of hk.transform or hk.transform_with_state",
+                got=type(transformed).__name__,
+                remedy="pass hk.transform(f) with a function f of one latent; of "
+                "hk.multi_transform pass hk.Transformed(f.init, one of f.apply)",
+            )
+        )
+    with_state = isinstance(transformed, hk.TransformedWithState)
+    if with_state and state is None:
+        raise ValueError(
+            message(
+                "hk.transform_with_state needs its state, and none was given",
+                remedy="pass it as the third argument: params, state = f.init(key, latent); "
+                "from_haiku(f, params, state)",
+            )
+        )
+    if state is not None and not with_state:
+        raise ValueError(
+            message(
+                "hk.transform takes no state, and one was given",
+                remedy="leave it out, or build the network with hk.transform_with_state",
+            )
+        )
+    for name, tree in (("params", params), ("state", state)):
+        if not isinstance(tree, Mapping) and (name == "params" or with_state):
+            call = "params, state" if with_state else "params"
+            raise TypeError(
+                message(
+                    f"`{name}` is not a mapping",
+                    expected="what init returns",
+                    got=type(tree).__name__,
+                    remedy=f"pass what {call} = f.init(key, latent) gives, or trained values of "
+                    "that structure",
+                )
+            )
+    remedy = "pass the mapping that init returned, or trained values of that structure"
+    variables = {
+        "params": as_arrays("params", params, remedy),
+        "state": as_arrays("state", state, remedy) if with_state else None,
+    }
+    apply = _Apply(
+        transformed,
+        with_state,
+        _takes_rng(transformed, with_state),
+        keyword_arguments(apply_kwargs),
+    )
+    return Adapter(variables, apply, batched)
+
+
+def _takes_rng(transformed: Any, with_state: bool) -> bool:
+    # init takes (rng, *inputs); apply takes params, its state, perhaps an rng, then the inputs.
+    inputs = len(inspect.signature(transformed.init).parameters) - 1
+    own = len(inspect.signature(transformed.apply).parameters) - inputs
+    return own > 1 + with_state
+
+
+@dataclasses.dataclass(frozen=True)
+class _Apply:
+    """The static half of the adapter: equal for one transform and one set of switches."""
+
+    transformed: Any
+    with_state: bool
+    takes_rng: bool
+    kwargs: tuple[tuple[str, Any], ...]
+
+    def __call__(self, variables: dict[str, Any], *inputs: Any) -> Any:
+        state = variables["state"]
+        leading = (variables["params"], state) if self.with_state else (variables["params"],)
+        rng = (None,) if self.takes_rng else ()
+        try:
+            output = self.transformed.apply(*leading, *rng, *inputs, **dict(self.kwargs))
+        except ValueError as error:
+            if type(error).__name__ != "MissingRNGError":  # Haiku does not export the class
+                raise
+            raise ValueError(
+                message(
+                    "The Haiku network draws random numbers when it is applied",
+                    expected="a function of the latent alone",
+                    remedy="remove dropout or pass its switch, for example from_haiku(..., "
+                    "is_training=False); noise of the decoder is VAEPrior's `scale`",
+                )
+            ) from error
+        if self.with_state:
+            output, new_state = output
+            _warn_if_training(state, new_state)
+        return output
+
+
+def _warn_if_training(state: Any, new_state: Any) -> None:
+    old = [x for x in jax.tree.leaves(state) if eqx.is_inexact_array(x)]
+    new = [x for x in jax.tree.leaves(new_state) if eqx.is_inexact_array(x)]
+    if len(old) != len(new) or any(a is not b for a, b in zip(old, new, strict=True)):
+        warnings.warn(
+            message(
+                "The Haiku network updates its state when it is applied, as batch normalisation "
+                "does in training mode; the update is discarded, and statistics of a batch of one "
+                "are of no use",
+                remedy="pass the network's switch, for example from_haiku(..., is_training=False)",
+            ),
+            stacklevel=2,
+        )
