@@ -1,7 +1,4 @@
-"""Sphinx configuration. Builds offline: the inventories it links through lie beside it.
-
-    sphinx-build -W -n docs docs/_build
-"""
+"""Sphinx configuration. Builds offline: the inventories it links through lie beside it."""
 
 from importlib.metadata import version as installed_version
 
@@ -34,8 +31,8 @@ myst_heading_anchors = 3
 
 copybutton_exclude = ".linenos, .gp, .go"
 
-# Each inventory is a text file of a few dozen names, those that the documents refer to. A name that is
-# missing there is a warning, and so an error: add a line.
+# Each inventory is a text file of a few dozen names, those that the documents refer to. A name that
+# is missing there is a warning, and so an error: add a line.
 intersphinx_mapping = {
     name: (url, f"inventories/{name}.txt")
     for name, url in {
