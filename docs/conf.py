@@ -1,10 +1,10 @@
 """Sphinx configuration. Builds offline: the inventories it links through lie beside it."""
 
-from importlib.metadata import version as installed_version
+import numpyro_genprior
 
 project = "numpyro-genprior"
 author = "The numpyro-genprior developers"
-release = installed_version("numpyro-genprior")
+release = numpyro_genprior.__version__
 version = release
 
 extensions = [
