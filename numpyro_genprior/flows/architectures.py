@@ -12,16 +12,15 @@ from flowjax.bijections import (
     AbstractBijection,
     Affine,
     Chain,
-    Invert,
     RationalQuadraticSpline,
     Reshape,
 )
 from flowjax.distributions import AbstractDistribution, AbstractTransformed, StandardNormal
 from flowjax.flows import coupling_flow
 from jaxtyping import ArrayLike, PRNGKeyArray
-from paramax import NonTrainable
+from paramax import non_trainable
 
-from ..networks.architectures import register
+from numpyro_genprior.networks.architectures import register
 
 __all__ = ["SplineCouplingFlow"]
 
@@ -105,7 +104,6 @@ class SplineCouplingFlow(AbstractTransformed):
             nn_width=width,
             nn_depth=depth,
         )
-        # The order in which FlowJAX's loss runs cheapest: the layers' transform is their inverse.
         bijection = flow.bijection
         if shape != (size,):
             bijection = Reshape(bijection, shape)
@@ -114,7 +112,7 @@ class SplineCouplingFlow(AbstractTransformed):
             jnp.broadcast_to(jnp.asarray(scale, float), shape),
         )
         self.base_dist = StandardNormal(shape)
-        self.bijection = Chain([bijection, NonTrainable(standardise)])
+        self.bijection = Chain([bijection, non_trainable(standardise)])
         self.event_shape = shape
         self.layers = layers
         self.knots = knots

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .resampling import DownBlock, UpBlock
+from numpyro_genprior.networks.resampling import DownBlock, UpBlock
 
 __all__ = [
     "ACTIVATIONS",

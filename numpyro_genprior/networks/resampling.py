@@ -1,10 +1,10 @@
 """Strided convolutions as matrix products, for networks that run inside loops.
 
 XLA's CPU compiler runs ``lax.conv`` about ten times slower inside ``while`` and ``scan`` (and so
-inside NUTS) than outside, in the forward as in the transposed direction. The two layers here compute
-the same numbers as PyTorch's ``ConvTranspose2d(kernel=4, stride=2, padding=1)`` and
-``Conv2d(kernel=4, stride=2, padding=1)`` by one matrix product and a few shifted sums, which run at
-full speed anywhere and whose derivatives do, too. Images are channels-last.
+inside NUTS) than outside, in the forward as in the transposed direction. The two layers here
+compute the same numbers as PyTorch's ``ConvTranspose2d(kernel=4, stride=2, padding=1)`` and
+``Conv2d(kernel=4, stride=2, padding=1)`` by one matrix product and a few shifted sums, which run
+at full speed anywhere and whose derivatives do, too. Images are channels-last.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class UpBlock(eqx.Module):
         h, w, _ = x.shape
         c = self.out_channels
         taps = x.reshape(h * w, self.in_channels) @ self.weight.reshape(self.in_channels, 16 * c)
-        # A kernel row is 2 a + p: block offset a, parity p. Row i, tap (a, p) lands on row 2(i+a)+p.
+        # Kernel row 2 a + p: block offset a, parity p. Row i's tap lands on row 2 (i + a) + p.
         taps = taps.reshape(h, w, 2, 2, 2, 2, c)
         blocks = sum(
             jnp.pad(taps[:, :, a, :, b], ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0), (0, 0)))
@@ -61,7 +61,7 @@ class UpBlock(eqx.Module):
             for b in (0, 1)
         )
         image = jnp.asarray(blocks).transpose(0, 2, 1, 3, 4).reshape(2 * h + 2, 2 * w + 2, c)
-        return image[1:-1, 1:-1] + self.bias
+        return image[1:-1, 1:-1] + self.bias[None, None]
 
 
 class DownBlock(eqx.Module):
@@ -105,4 +105,4 @@ class DownBlock(eqx.Module):
         )
         kernel = self.weight.reshape(2, 2, 2, 2, c, self.out_channels).transpose(0, 2, 1, 3, 4, 5)
         image = taps.reshape(h * w, 16 * c) @ kernel.reshape(16 * c, self.out_channels)
-        return image.reshape(h, w, self.out_channels) + self.bias
+        return image.reshape(h, w, self.out_channels) + self.bias[None, None]

@@ -1,0 +1,70 @@
+"""NumPyro transforms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro.distributions import Distribution, TransformedDistribution, constraints
+from numpyro.distributions.transforms import ComposeTransform, Transform, _InverseTransform
+from numpyro.distributions.util import sum_rightmost
+
+from numpyro_genprior.flows.adapter import Adapter
+
+
+class NumPyro(Adapter):
+    name = "numpyro"
+
+    @staticmethod
+    def matches(flow: Any) -> bool:
+        return isinstance(flow, Transform)
+
+    @staticmethod
+    def latent(flow: Any) -> None:
+        return None
+
+    @staticmethod
+    def condition_shape(flow: Any) -> None:
+        return None
+
+    @staticmethod
+    def forward(flow: Any, z: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
+        x, log_det = _forward(flow, z)
+        return x, sum_rightmost(log_det, log_det.ndim)
+
+    @staticmethod
+    def inverse(flow: Any, x: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
+        z, log_det = _inverse(flow, x)
+        return z, sum_rightmost(log_det, log_det.ndim)
+
+    @staticmethod
+    def support(flow: Any, latent: Distribution) -> constraints.Constraint | None:
+        return TransformedDistribution(latent, flow).support
+
+
+def _forward(flow: Any, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if isinstance(flow, ComposeTransform):
+        return _through(flow.parts, z, _forward)
+    if isinstance(flow, _InverseTransform):
+        return _inverse(flow._inv, z)
+    x, intermediates = flow.call_with_intermediates(z)
+    return x, flow.log_abs_det_jacobian(z, x, intermediates)
+
+
+def _inverse(flow: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """T⁻¹(x) and its log determinant; one pass wherever the transform allows it."""
+    if isinstance(flow, ComposeTransform):
+        return _through(reversed(flow.parts), x, _inverse)
+    if isinstance(flow, _InverseTransform):
+        return _forward(flow._inv, x)
+    z = flow._inverse(x)
+    return z, -flow.log_abs_det_jacobian(z, x)
+
+
+def _through(parts: Any, value: jax.Array, step: Any) -> tuple[jax.Array, jax.Array]:
+    total = jnp.zeros((), value.dtype)
+    for part in parts:
+        value, log_det = step(part, value)
+        total = total + sum_rightmost(log_det, log_det.ndim)
+    return value, total

@@ -1,0 +1,132 @@
+"""The image of a box under a FlowJAX bijection, as a NumPyro constraint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flowjax import bijections as fb
+from numpyro.distributions import Distribution, constraints
+
+# Bijections that act on each entry by a monotone function, or only move entries about: the image
+# of a box is the box between the images of its corners.
+_ELEMENTWISE = (
+    fb.Affine,
+    fb.Exp,
+    fb.Identity,
+    fb.LeakyTanh,
+    fb.Loc,
+    fb.Permute,
+    fb.Flip,
+    fb.Power,
+    fb.Reshape,
+    fb.Scale,
+    fb.Sigmoid,
+    fb.SoftPlus,
+    fb.Tanh,
+)
+_WRAPPERS = (fb.Invert, fb.Vmap, fb.EmbedCondition, fb.NumericalInverse)
+
+Box = tuple[np.ndarray, np.ndarray]
+
+
+def image_of_support(bijection: Any, latent: Distribution) -> constraints.Constraint | None:
+    """Where ``T(z)`` lives for z in the support of `latent`; None when it cannot be told."""
+    box = _box_of(latent)
+    if box is None:
+        return None
+    try:
+        image = _image(bijection, box)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
+        return None
+    return None if image is None else _constraint(*image)
+
+
+def _box_of(latent: Distribution) -> Box | None:
+    support: Any = latent.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    shape = latent.event_shape
+    if support is constraints.real:
+        return np.full(shape, -np.inf), np.full(shape, np.inf)
+    if isinstance(support, type(constraints.unit_interval)) or hasattr(support, "upper_bound"):
+        low, high = getattr(support, "lower_bound", -np.inf), support.upper_bound
+    elif hasattr(support, "lower_bound"):
+        low, high = support.lower_bound, np.inf
+    else:
+        return None
+    return np.broadcast_to(np.asarray(low), shape), np.broadcast_to(np.asarray(high), shape)
+
+
+def _is_real(box: Box) -> bool:
+    return bool(np.all(np.isneginf(box[0])) and np.all(np.isposinf(box[1])))
+
+
+def _image(bijection: Any, box: Box) -> Box | None:
+    if isinstance(bijection, fb.Chain):
+        for part in bijection.bijections:
+            image = _image(part, box)
+            if image is None:
+                return None
+            box = image
+        return box
+    if isinstance(bijection, (fb.Concatenate, fb.Stack)):
+        return _image_of_pieces(bijection, box)
+    if _is_elementwise(bijection):
+        with np.errstate(all="ignore"):
+            corners = [np.asarray(bijection.transform(jnp.asarray(c))) for c in box]
+        if any(np.isnan(c).any() for c in corners):
+            return None
+        return np.minimum(*corners), np.maximum(*corners)
+    # couplings, autoregressive and triangular maps, planar layers: onto the whole space, if the
+    # space is what they are given
+    return box if _is_real(box) else None
+
+
+def _image_of_pieces(bijection: Any, box: Box) -> Box | None:
+    joins = isinstance(bijection, fb.Concatenate)
+    axis, parts = bijection.axis, bijection.bijections
+    if joins:
+        edges = np.cumsum([part.shape[axis] for part in parts])[:-1]
+        pieces = [np.split(corner, edges, axis) for corner in box]
+    else:
+        pieces = [list(np.moveaxis(corner, axis, 0)) for corner in box]
+    images = [_image(part, piece) for part, piece in zip(parts, zip(*pieces))]
+    if any(image is None for image in images):
+        return None
+    put = np.concatenate if joins else np.stack
+    low, high = (put([image[side] for image in images if image], axis) for side in (0, 1))
+    return low, high
+
+
+def _is_elementwise(bijection: Any) -> bool:
+    if bijection.cond_shape is not None:
+        return False
+    if isinstance(bijection, _WRAPPERS):
+        return _is_elementwise(bijection.bijection)
+    if isinstance(bijection, fb.Chain):
+        return all(map(_is_elementwise, bijection.bijections))
+    return isinstance(bijection, _ELEMENTWISE)
+
+
+def _constraint(low: np.ndarray, high: np.ndarray) -> constraints.Constraint | None:
+    if _is_real((low, high)):
+        return constraints.real
+    if np.isneginf(low).any() != np.isneginf(low).all():
+        return None
+    if np.isposinf(high).any() != np.isposinf(high).all():
+        return None
+    a, b = _scalar(low), _scalar(high)
+    if np.isposinf(high).all():
+        return constraints.positive if np.all(low == 0) else constraints.greater_than(a)
+    if np.isneginf(low).all():
+        return constraints.less_than(b)
+    if np.all(low == 0) and np.all(high == 1):
+        return constraints.unit_interval
+    return constraints.interval(a, b)
+
+
+def _scalar(bound: np.ndarray) -> Any:
+    return float(bound.flat[0]) if np.all(bound == bound.flat[0]) else bound

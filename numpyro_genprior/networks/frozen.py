@@ -1,0 +1,180 @@
+"""`Frozen`: a network from anywhere as one callable pytree."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_genprior.networks.closure import open_closure
+from numpyro_genprior.networks.static import Static
+
+DATA, STATIC = "data", "static"
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic))
+
+
+def _is_inexact(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def _classify(leaf: Any) -> str:
+    if not _is_array(leaf):
+        return STATIC
+    if _is_inexact(leaf) or isinstance(leaf, jax.core.Tracer):
+        return DATA
+    return STATIC
+
+
+def _freeze(leaf: Any) -> Any:
+    if not _is_array(leaf):
+        return leaf
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    return np.asarray(leaf)
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Frozen:
+    """A frozen network: any pytree callable with exactly its weights as leaves.
+
+    The leaves of a `Frozen` are the inexact arrays of the network, so that ``jax.grad``,
+    ``jax.jit``, ``jax.vmap``, ``jax.tree.map`` and optimisers apply to it directly. Integer
+    arrays (permutations, masks) are kept aside by content: they take part in the computation
+    and not in differentiation. The tree structure and everything else are static, compared by
+    content where that is possible. Arrays that a plain function closes over are leaves too.
+
+    A network is unbatched: it maps a latent of shape ``latent_shape`` (and a condition, if it
+    takes one) to one event. It computes in the widest of the dtypes of its weights and inputs:
+    float32 weights meet a float64 latent in float64.
+
+    Parameters
+    ----------
+    net
+        An Equinox module, a plain function, the result of `from_haiku`, `from_flax` or
+        `from_nnx`, a FlowJAX or Distrax bijection, a NumPyro transform, or any other pytree.
+
+    Notes
+    -----
+    **Fails when** the network keeps its weights where JAX cannot see them (global variables,
+    attributes of a plain Python object): they become constants of the compiled program.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from numpyro_genprior.networks import Frozen
+    >>> weights = jnp.ones((3, 2))
+    >>> net = Frozen(lambda z: weights @ z)
+    >>> net(jnp.ones(2)), [leaf.shape for leaf in jax.tree.leaves(net)]
+    (Array([2., 2., 2.], dtype=float32), [(3, 2)])
+    """
+
+    __slots__ = ("_data", "_static")
+
+    def __init__(self, net: Any) -> None:
+        if isinstance(net, Frozen):
+            self._data, self._static = net._data, net._static
+            return
+        leaves, treedef = jax.tree.flatten(open_closure(net))
+        kinds = tuple(_classify(leaf) for leaf in leaves)
+        self._data = tuple(leaf for leaf, kind in zip(leaves, kinds) if kind == DATA)
+        rest = tuple(_freeze(leaf) for leaf, kind in zip(leaves, kinds) if kind == STATIC)
+        self._static = Static((treedef, kinds, rest))
+
+    @property
+    def net(self) -> Any:
+        """The network itself, rebuilt around the present weights."""
+        return self._rebuild(self._data)
+
+    def promoted(self, *arguments: Any) -> Any:
+        """The network in the widest of the dtypes of its weights and of `arguments`."""
+        dtype = self.dtype(*arguments)
+        return self._rebuild(tuple(promote(leaf, dtype) for leaf in self._data))
+
+    def dtype(self, *arguments: Any) -> Any:
+        """The dtype in which the network computes when called with `arguments`."""
+        arrays = [leaf for leaf in (*self._data, *arguments) if _is_inexact(leaf)]
+        return jnp.result_type(*arrays) if arrays else jnp.result_type(float)
+
+    def __call__(self, *arguments: Any) -> Any:
+        dtype = self.dtype(*arguments)
+        return self.promoted(*arguments)(*(promote(a, dtype) for a in arguments))
+
+    def select(self, excluded: Callable[[Any], bool]) -> list[bool]:
+        """For each leaf, whether it lies outside of every node for which `excluded` is true."""
+        marked = jax.tree.map(
+            lambda node: jax.tree.map(lambda _: not excluded(node), node),
+            self.net,
+            is_leaf=excluded,
+        )
+        _, kinds, _ = self._static.value
+        return [mark for mark, kind in zip(jax.tree.leaves(marked), kinds) if kind == DATA]
+
+    def _rebuild(self, data: tuple[Any, ...]) -> Any:
+        treedef, kinds, rest = self._static.value
+        data_, rest_ = iter(data), iter(rest)
+        leaves = [next(data_) if kind == DATA else _thaw(next(rest_)) for kind in kinds]
+        return jax.tree.unflatten(treedef, leaves)
+
+    def tree_flatten_with_keys(self) -> tuple[tuple[Any, ...], Static]:
+        keys = map(jax.tree_util.SequenceKey, range(len(self._data)))
+        return tuple(zip(keys, self._data)), self._static
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Static]:
+        return self._data, self._static
+
+    @classmethod
+    def tree_unflatten(cls, static: Static, data: Any) -> Frozen:
+        self = object.__new__(cls)
+        self._data, self._static = tuple(data), static
+        return self
+
+    def __repr__(self) -> str:
+        return f"Frozen({self.net!r})"
+
+    def __copy__(self) -> Frozen:
+        return Frozen(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:
+        data = tuple(leaf.copy() if _is_array(leaf) else leaf for leaf in self._data)
+        return Frozen.tree_unflatten(self._static, data)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        net = self.net
+        try:
+            _active_pickler().dumps(net)
+        except Exception as error:
+            raise TypeError(
+                f"A network of type {type(net).__name__} cannot be pickled ({error}). "
+                "Keep a prior with ngp.save(path, prior) and read it with ngp.load; for copies "
+                "between processes of this program cloudpickle may do."
+            ) from error
+        return Frozen, (net,)
+
+
+def _active_pickler() -> Any:
+    """cloudpickle when it is what is pickling us (it can hold lambdas), else pickle."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] == "cloudpickle":
+            return sys.modules["cloudpickle"]
+        frame = frame.f_back
+    return pickle
+
+
+def _thaw(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
+def promote(leaf: Any, dtype: Any) -> Any:
+    """Cast an inexact array to `dtype`; leave every other leaf alone."""
+    if not _is_inexact(leaf) or leaf.dtype == dtype:
+        return leaf
+    return jnp.asarray(leaf).astype(dtype)

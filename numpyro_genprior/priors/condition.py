@@ -1,0 +1,99 @@
+"""The condition of a prior: an array whose leading dimensions are a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from numpyro_genprior.errors import message
+
+LARGEST_LABEL = 2**24  # integers up to here are exact in float32
+
+
+@jax.tree_util.register_pytree_node_class
+class Condition:
+    """A condition with the shape of one element declared.
+
+    Integer conditions (labels) are held as floats and given to the network as integers, so that
+    a prior has inexact leaves only and ``jax.grad`` of a function of the prior works.
+    """
+
+    def __init__(self, array: ArrayLike, shape: tuple[int, ...], dtype: Any = None) -> None:
+        array = jnp.asarray(array)
+        self.shape = shape
+        self.dtype = array.dtype if dtype is None else dtype
+        ndim = array.ndim - len(shape)
+        if ndim < 0 or array.shape[ndim:] != shape:
+            raise ValueError(
+                message(
+                    "The condition has the wrong shape",
+                    expected=f"(..., {', '.join(map(str, shape))})" if shape else "any shape",
+                    got=array.shape,
+                    remedy="put batch dimensions in front of the dimensions of one condition",
+                )
+            )
+        if not jnp.issubdtype(self.dtype, jnp.inexact):
+            _check_labels(array)
+            array = array.astype(jnp.result_type(float))
+        self._held = array
+
+    @property
+    def array(self) -> jax.Array:
+        if jnp.issubdtype(self.dtype, jnp.inexact):
+            return self._held
+        return jnp.rint(self._held).astype(self.dtype)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return self._held.shape[: self._held.ndim - len(self.shape)]
+
+    @property
+    def abstract(self) -> jax.ShapeDtypeStruct:
+        """One condition, as shape and dtype."""
+        return jax.ShapeDtypeStruct(self.shape, self.dtype)
+
+    def replace(self, array: ArrayLike) -> Condition:
+        array = jnp.asarray(array)
+        integers = not jnp.issubdtype(self.dtype, jnp.inexact)
+        if integers and jnp.issubdtype(array.dtype, jnp.inexact):
+            raise TypeError(
+                message(
+                    "The condition has the wrong dtype",
+                    expected=f"integers ({self.dtype}), as at construction",
+                    got=array.dtype,
+                    remedy="pass labels as an integer array",
+                )
+            )
+        dtype = self.dtype if integers else jnp.result_type(self.dtype, array.dtype)
+        return Condition(array if integers else array.astype(dtype), self.shape, dtype)
+
+    def tree_flatten(self) -> tuple[tuple[Any], tuple[Any, Any]]:
+        return (self._held,), (self.shape, self.dtype)
+
+    @classmethod
+    def tree_unflatten(cls, aux: tuple[Any, Any], children: tuple[Any]) -> Condition:
+        self = object.__new__(cls)
+        (self._held,) = children
+        self.shape, self.dtype = aux
+        return self
+
+
+def _check_labels(array: jax.Array) -> None:
+    if isinstance(array, jax.core.Tracer) or array.dtype == bool or array.size == 0:
+        return
+    if int(jnp.max(jnp.abs(array))) > LARGEST_LABEL:
+        raise ValueError(
+            message(
+                "An integer condition is too large to be held exactly",
+                expected=f"labels up to {LARGEST_LABEL}",
+                got=int(jnp.max(jnp.abs(array))),
+                remedy="number the labels from zero, or pass a float condition",
+            )
+        )

@@ -1,0 +1,186 @@
+"""`GaussianPrior`: low rank plus diagonal."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+from jax.typing import ArrayLike
+
+from numpyro_genprior.errors import message
+from numpyro_genprior.priors import checks
+from numpyro_genprior.priors.prior import Prior
+
+
+class GaussianPrior(Prior):
+    """A Gaussian with covariance ``factor factorᵀ + diag(diagonal)``: the honest baseline.
+
+    Parameters
+    ----------
+    loc
+        Mean, of the event's shape.
+    factor
+        Array of shape ``event_shape + (rank,)``.
+    diagonal
+        Variances of the independent part, positive, broadcasting to the event.
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit or a variance is not positive.
+
+    Notes
+    -----
+    **Density** exact: with D the diagonal, F the factor and C = I + Fᵀ D⁻¹ F (Woodbury and the
+    matrix determinant lemma), ``log p(x) = -½ (rᵀD⁻¹r - |L⁻¹FᵀD⁻¹r|² + log|C| + log|D| +
+    n log 2π)`` with r = x - loc and C = L Lᵀ. One evaluation costs O(n rank²).
+
+    Under ``ngp.latent(explicit=True)`` the latent is white noise of size ``rank + n``:
+    ``x = loc + F z₁ + √D z₂``.
+
+    **Fails when** the events are far from Gaussian: it cannot say that an image is a digit.
+
+    References
+    ----------
+    Tipping, Bishop, Probabilistic principal component analysis, JRSS B 1999. Rasmussen, Williams,
+    Gaussian processes for machine learning, 2006, appendix A.3.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro_genprior as ngp
+    >>> prior = ngp.GaussianPrior(jnp.zeros(3), factor=jnp.ones((3, 1)), diagonal=0.5)
+    >>> prior.variance
+    Array([1.5, 1.5, 1.5], dtype=float32)
+    """
+
+    density = "exact"
+    pytree_data_fields = ("_loc", "_factor", "_diagonal")
+    trainable_fields = ("_loc", "_factor")
+    scale_field = "_diagonal"
+
+    def __init__(
+        self,
+        loc: ArrayLike,
+        *,
+        factor: ArrayLike,
+        diagonal: ArrayLike,
+        validate_args: bool | None = None,
+    ) -> None:
+        dtype = jnp.result_type(float, *(jnp.asarray(a).dtype for a in (loc, factor, diagonal)))
+        self._loc = jnp.asarray(loc, dtype)
+        self._factor = jnp.asarray(factor, dtype)
+        shape = self._loc.shape
+        if self._factor.ndim != len(shape) + 1 or self._factor.shape[:-1] != shape:
+            raise ValueError(
+                message(
+                    "GaussianPrior: the factor has the wrong shape",
+                    expected=f"{shape} + (rank,)",
+                    got=self._factor.shape,
+                    remedy="put the rank last; use rank 0 for independent entries",
+                )
+            )
+        variances = checks.positive(diagonal, "The diagonal of GaussianPrior", shape)
+        self._diagonal = jnp.broadcast_to(variances.astype(dtype), shape)
+        checks.weights_finite((self._loc, self._factor, self._diagonal), "GaussianPrior")
+        rank, size = self._factor.shape[-1], math.prod(shape)
+        super().__init__(rank + size, event_shape=shape, validate_args=validate_args)
+
+    @classmethod
+    def from_samples(cls, data: ArrayLike, *, rank: int) -> GaussianPrior:
+        """Fit by maximum likelihood of probabilistic principal components, then the diagonal.
+
+        The factor is ``V (Λ - σ² I)^(1/2)`` for the `rank` leading eigenpairs of the sample
+        covariance, σ² the mean of the other eigenvalues (Tipping and Bishop 1999, eq. 12.63 in
+        Bishop 2006); the diagonal then takes what each entry's sample variance leaves, at least
+        a hundredth of σ².
+
+        Parameters
+        ----------
+        data
+            Events, of shape ``(number,) + event_shape``, at least two of them.
+        rank
+            Rank of the factor, below both the number and the size of the events.
+        """
+        data = jnp.asarray(data)
+        if data.ndim < 2 or data.shape[0] < 2:
+            raise ValueError(
+                message(
+                    "GaussianPrior.from_samples needs a stack of events",
+                    expected="(number, *event_shape) with number of at least 2",
+                    got=data.shape,
+                    remedy="stack the events along a first dimension",
+                )
+            )
+        if not jnp.issubdtype(data.dtype, jnp.inexact):
+            data = data.astype(jnp.result_type(float))
+        if not bool(jnp.all(jnp.isfinite(data))):
+            raise ValueError("GaussianPrior.from_samples: the data have NaN. Remove those events.")
+        number, shape = data.shape[0], data.shape[1:]
+        rows = data.reshape(number, -1)
+        size = rows.shape[1]
+        if not 0 <= rank < min(number, size):
+            raise ValueError(
+                message(
+                    "GaussianPrior.from_samples: the rank is out of range",
+                    expected=f"0 to {min(number, size) - 1}",
+                    got=rank,
+                    remedy="choose a smaller rank, or give more events",
+                )
+            )
+        loc = rows.mean(0)
+        centred = rows - loc[None]
+        _, singular, vectors = jnp.linalg.svd(centred / math.sqrt(number), full_matrices=False)
+        eigenvalues = singular**2
+        total = jnp.sum(centred**2) / number
+        noise = (total - jnp.sum(eigenvalues[:rank])) / (size - rank)
+        noise = jnp.maximum(noise, jnp.finfo(rows.dtype).eps * total / size)
+        excess = jnp.sqrt(jnp.maximum(eigenvalues[:rank] - noise, 0.0))
+        factor = vectors[:rank].T * excess[None]
+        left = jnp.mean(centred**2, 0) - jnp.sum(factor**2, 1)
+        return cls(
+            loc.reshape(shape),
+            factor=factor.reshape(*shape, rank),
+            diagonal=jnp.maximum(left, 0.01 * noise).reshape(shape),
+        )
+
+    @property
+    def loc(self) -> jax.Array:
+        """Mean, of shape ``event_shape``."""
+        return self._loc
+
+    @property
+    def factor(self) -> jax.Array:
+        """Low-rank factor, of shape ``event_shape + (rank,)``."""
+        return self._factor
+
+    @property
+    def diagonal(self) -> jax.Array:
+        """Variances of the independent part, of shape ``event_shape``."""
+        return self._diagonal
+
+    @property
+    def mean(self) -> jax.Array:
+        return self._loc
+
+    @property
+    def variance(self) -> jax.Array:
+        return jnp.sum(self._factor**2, -1) + self._diagonal
+
+    def _decode(self, z: jax.Array, condition: jax.Array | None) -> jax.Array:
+        rank = self._factor.shape[-1]
+        white = z[rank:].reshape(self._loc.shape)
+        return self._loc + self._factor @ z[:rank] + jnp.sqrt(self._diagonal) * white
+
+    def _log_prob(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
+        rank = self._factor.shape[-1]
+        factor = self._factor.reshape(-1, rank)
+        diagonal, residual = self._diagonal.reshape(-1), (x - self._loc).reshape(-1)
+        weighted = factor / diagonal[:, None]
+        capacitance = jnp.eye(rank, dtype=factor.dtype) + factor.T @ weighted
+        chol = jnp.linalg.cholesky(capacitance)
+        projected = solve_triangular(chol, weighted.T @ residual, lower=True)
+        mahalanobis = jnp.sum(residual**2 / diagonal) - jnp.sum(projected**2)
+        log_det = 2 * jnp.sum(jnp.log(jnp.diag(chol))) + jnp.sum(jnp.log(diagonal))
+        return -0.5 * (mahalanobis + log_det + residual.size * math.log(2 * math.pi))

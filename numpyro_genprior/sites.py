@@ -1,0 +1,306 @@
+"""How a prior enters a model: `latent`, `sample`, `LatentReparam`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpyro
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution
+from numpyro.infer.reparam import Reparam
+from numpyro.primitives import _PYRO_STACK
+
+from numpyro_genprior.errors import message
+from numpyro_genprior.priors import Prior, StandardNormal, VAEPrior
+from numpyro_genprior.wrappers import rewrap, unwrap
+
+NOISES = (None, "noncentered", "centered", "none")
+
+
+class LatentReparam(Reparam):
+    """Sample the latent of a prior, and make the event of it.
+
+    For use with NumPyro's own ``handlers.reparam``; `latent` applies it to every prior of a model
+    that needs it. A latent that is itself a prior without an exact density is treated the same
+    way, as ``x_latent_latent``.
+
+    Parameters
+    ----------
+    noise
+        For a `VAEPrior`, how the decoder noise enters: ``"noncentered"`` (white noise in the
+        sample site ``x_noise``), ``"centered"`` (``x`` is a sample site given ``x_latent``; takes
+        ``obs``), ``"none"`` (x = g(z)). None: centered when observed, else noncentered.
+    explicit
+        Reparameterise a nested latent even when its density is exact.
+
+    Raises
+    ------
+    ValueError
+        When the site cannot be: ``obs`` on an event without a density, noncentered noise with
+        ``obs``, a distribution that is not a prior.
+    """
+
+    def __init__(self, noise: str | None = None, *, explicit: bool = False) -> None:
+        if noise not in NOISES:
+            raise ValueError(
+                message(
+                    "Unknown treatment of the decoder noise",
+                    expected='"noncentered", "centered", "none" or None',
+                    got=repr(noise),
+                    remedy="leave noise=None for the usual choice",
+                )
+            )
+        self.noise, self.explicit = noise, explicit
+
+    def __call__(self, name: str, fn: Distribution, obs: Any) -> tuple[Any, Any]:
+        prior = unwrap(fn)
+        if not isinstance(prior, Prior):
+            raise ValueError(
+                message(
+                    f"LatentReparam at site {name!r}",
+                    expected="a generative prior",
+                    got=type(prior).__name__,
+                    remedy="leave this site out of the config of handlers.reparam",
+                )
+            )
+        noise = self._noise(name, prior, obs)
+        if obs is not None and noise != "centered":
+            raise ValueError(_obs_without_density(name, prior))
+        z = self._latent(f"{name}_latent", rewrap(fn, prior.latent.expand(prior.batch_shape)))
+        if noise == "none":
+            return None, prior.decode(z)
+        if noise == "centered":
+            return rewrap(fn, prior.event_given(z)), obs
+        white = rewrap(fn, StandardNormal(prior.event_shape).expand(prior.batch_shape))
+        loc, scale = prior.event_loc_scale(z)
+        return None, loc + scale * numpyro.sample(f"{name}_noise", white)
+
+    def _noise(self, name: str, prior: Prior, obs: Any) -> str:
+        if not isinstance(prior, VAEPrior):
+            return "none"
+        if self.noise is None:
+            return "noncentered" if obs is None else "centered"
+        if self.noise == "noncentered" and obs is not None:
+            raise ValueError(
+                message(
+                    f"Site {name!r} is observed, and its decoder noise is noncentered",
+                    remedy='use noise="centered" (or None), which takes obs',
+                )
+            )
+        return self.noise
+
+    def _latent(self, name: str, law: Distribution) -> Any:
+        nested = unwrap(law)
+        if not isinstance(nested, Prior) or not _needs_latent(nested, self.explicit):
+            return numpyro.sample(name, law)
+        inner = LatentReparam(explicit=self.explicit)
+        fn, value = inner(name, law, None)
+        return numpyro.deterministic(name, value) if fn is None else numpyro.sample(name, fn)
+
+
+def _needs_latent(prior: Prior, explicit: bool) -> bool:
+    return explicit or prior.density != "exact"
+
+
+def _obs_without_density(name: str, prior: Prior) -> str:
+    return message(
+        f"Site {name!r} is observed, but a {type(prior).__name__} used this way has no density on "
+        "events",
+        remedy="observe the data through a likelihood, y ~ Normal(A(x), sigma) with obs=y, or give "
+        "the prior decoder noise with thicken(scale)",
+    )
+
+
+class latent(numpyro.handlers.reparam):  # noqa: N801 (a handler, named as NumPyro names them)
+    """Infer the latents of the generative priors in a model.
+
+    A handler, and a decorator. In the decorated model every site ``x`` whose prior has no exact
+    density becomes the sample site ``x_latent`` and the deterministic site ``x``. Priors with
+    exact densities are left as they are, unless ``explicit=True``; inside ``scan`` they always
+    use the latent site.
+
+    Parameters
+    ----------
+    model
+        The model; None to decorate with options, ``@ngp.latent(explicit=True)``.
+    explicit
+        Reparameterise exact priors (flows, Gaussians), too: ``x = T(x_latent)``.
+    noise
+        Treatment of the decoder noise of a `VAEPrior`, see `LatentReparam`.
+    record
+        False keeps events out of the trace (large events): only latents are kept, and
+        `ngp.decode` or `ngp.event_moments` make events of them afterwards.
+
+    Raises
+    ------
+    ValueError
+        When ``condition``, ``do``, ``substitute`` or ``replay`` from outside names an event that
+        is made of its latent: its value would not reach the latent. And for sites that cannot
+        be, see `LatentReparam`.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> import numpyro_genprior as ngp
+    >>> prior = ngp.GANPrior(lambda z: jnp.tile(z, 2), 3)
+    >>> @ngp.latent
+    ... def model(prior, y=None):
+    ...     x = numpyro.sample("x", prior)
+    ...     numpyro.sample("y", dist.Normal(x, 0.1).to_event(1), obs=y)
+    >>> trace = numpyro.handlers.trace(numpyro.handlers.seed(model, 0)).get_trace(prior)
+    >>> [(name, site["type"]) for name, site in trace.items()]
+    [('x_latent', 'sample'), ('x', 'deterministic'), ('y', 'sample')]
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any] | None = None,
+        *,
+        explicit: bool = False,
+        noise: str | None = None,
+        record: bool = True,
+    ) -> None:
+        self.explicit, self.noise, self.record = explicit, noise, record
+        self._reparam = LatentReparam(noise, explicit=explicit)
+        self._events: dict[int, Any] = {}  # message in flight -> the event made for it
+        super().__init__(model, config=self._applies)
+
+    def _applies(self, site: dict[str, Any]) -> LatentReparam | None:
+        prior = unwrap(site["fn"])
+        needs = isinstance(prior, Prior) and _needs_latent(prior, self.explicit)
+        return self._reparam if needs else None
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] == "control_flow":
+            self._enter_control_flow(msg)
+        if msg["type"] != "sample" or self._applies(msg) is None:
+            return
+        name = msg["name"]
+        place = max(i for i, handler in enumerate(_PYRO_STACK) if handler is self)
+        outer, inner = _PYRO_STACK[:place], _PYRO_STACK[place + 1 :]
+        _refuse_outside_values(msg, outer)
+        if msg["kwargs"].get("sample_shape"):
+            msg["fn"] = msg["fn"].expand_by(msg["kwargs"]["sample_shape"])
+            msg["kwargs"]["sample_shape"] = ()
+        fn, value = self._reparam(_unscoped(name, inner), msg["fn"], msg["value"])
+        if fn is not None:
+            msg["fn"] = fn
+            return
+        if not self.record:
+            self._check_unrecorded(name, unwrap(msg["fn"]))
+            msg["stop"] = True
+        kept = ("type", "name", "value", "cond_indep_stack", "stop")
+        msg["type"], msg["value"] = "deterministic", value
+        for key in [key for key in msg if key not in kept]:
+            del msg[key]
+        self._events[id(msg)] = value
+
+    def postprocess_message(self, msg: Any) -> None:
+        event = self._events.pop(id(msg), None)
+        if event is not None and msg["value"] is not event and not _latent_given(msg["name"]):
+            raise ValueError(_value_from_outside(msg["name"], "substitute"))
+
+    def _check_unrecorded(self, name: str, prior: Any) -> None:
+        if isinstance(prior, VAEPrior) and self.noise != "none":
+            raise ValueError(
+                message(
+                    f"Site {name!r} is not recorded, but its decoder noise, as large as the event, "
+                    "is a sample site",
+                    remedy='use noise="none" with record=False, or a likelihood that marginalises '
+                    "the decoder noise",
+                )
+            )
+
+    def _enter_control_flow(self, msg: Any) -> None:
+        """NumPyro hides the bodies of scan and cond from outer handlers: go inside."""
+
+        def inside(body: Callable[..., Any]) -> Callable[..., Any]:
+            return latent(body, explicit=True, noise=self.noise, record=self.record)
+
+        first, *rest = msg["args"]
+        if callable(first):  # scan(body, init, xs, ...)
+            msg["args"] = (inside(first), *rest)
+        else:  # cond(predicate, true_fun, false_fun, operand)
+            msg["args"] = (first, *(inside(f) if callable(f) else f for f in rest))
+
+
+def _refuse_outside_values(msg: Any, outer: list[Any]) -> None:
+    """No silent prior draws: a value for the event from outside would not reach the latent."""
+    handlers, name = numpyro.handlers, msg["name"]
+    for handler in outer:
+        if isinstance(handler, (handlers.condition, handlers.do)):
+            given = handler.data is not None and name in handler.data
+            function = getattr(handler, "condition_fn", None)
+            if given or (function is not None and function(msg) is not None):
+                raise ValueError(_value_from_outside(name, type(handler).__name__))
+        if isinstance(handler, handlers.replay):
+            site = (handler.trace or {}).get(name)
+            if site is not None and site["type"] == "sample":
+                raise ValueError(_value_from_outside(name, "replay"))
+
+
+def _latent_given(name: str) -> bool:
+    """Whether a ``substitute`` on the stack gives the latent of event `name`, too."""
+    return any(
+        isinstance(handler, numpyro.handlers.substitute)
+        and handler.data is not None
+        and f"{name}_latent" in handler.data
+        for handler in _PYRO_STACK
+    )
+
+
+def _value_from_outside(name: str, handler: str) -> str:
+    return message(
+        f"{handler} gives a value to {name!r}, which is made of its latent {name + '_latent'!r}: "
+        "the latent would be drawn from the prior all the same",
+        remedy=f"give a value to {name + '_latent'!r}, or observe {name!r} through a likelihood",
+    )
+
+
+def _unscoped(name: str, inner: list[Any]) -> str:
+    """The name before inner ``scope`` handlers, which will prefix it again."""
+    for handler in inner:
+        if isinstance(handler, numpyro.handlers.scope) and "sample" not in handler.hide_types:
+            name = name.removeprefix(f"{handler.prefix}{handler.divider}")
+    return name
+
+
+def sample(
+    name: str,
+    prior: Distribution,
+    *,
+    noise: str | None = None,
+    record: bool = True,
+    obs: ArrayLike | None = None,
+    explicit: bool = False,
+) -> Any:
+    """Sample an event from a prior by its latent: `latent` for one site.
+
+    Parameters
+    ----------
+    name
+        Name of the event; the latent's is ``name + "_latent"``.
+    prior
+        A prior, possibly expanded, masked or made an event.
+    noise, record, explicit
+        As for `latent`.
+    obs
+        Observed event, for a `VAEPrior` with centered noise or a prior with an exact density.
+
+    Returns
+    -------
+    jax.Array
+        The event, of shape ``batch_shape + event_shape``, plates included.
+
+    Raises
+    ------
+    ValueError
+        As `latent` and `LatentReparam` do.
+    """
+    with latent(explicit=explicit, noise=noise, record=record):
+        return numpyro.sample(name, prior, obs=None if obs is None else jnp.asarray(obs))
+
+
+__all__ = ["LatentReparam", "latent", "sample"]
