@@ -1,5 +1,10 @@
 """Sphinx configuration. Builds offline: the inventories it links through lie beside it."""
 
+import inspect
+
+from sphinx.ext import intersphinx
+from sphinx.util.inspect import stringify_signature
+
 import numpyro_genprior
 
 project = "numpyro-genprior"
@@ -49,9 +54,62 @@ intersphinx_mapping = {
         "xarray": "https://docs.xarray.dev/en/stable/",
     }.items()
 }
-nitpick_ignore = []
+# Names as signatures write them, or as Python finds them, and where their documents describe them.
+DESCRIBED_AT = {
+    "AbstractDistribution": "flowjax.distributions.AbstractDistribution",
+    "Any": "typing.Any",
+    "Array": "jax.Array",
+    "ArrayLike": "jax.typing.ArrayLike",
+    "Augment": "collections.abc.Callable",
+    "Callable": "collections.abc.Callable",
+    "Distribution": "numpyro.distributions.distribution.Distribution",
+    "Iterator": "collections.abc.Iterator",
+    "Literal": "typing.Literal",
+    "Mapping": "collections.abc.Mapping",
+    "PRNGKeyArray": "jax.Array",
+    "Sequence": "collections.abc.Sequence",
+    "_T": "type",
+    "constraints.Constraint": "numpyro.distributions.constraints.Constraint",
+    "jax.jaxlib._jax.Array": "jax.Array",
+    "jaxlib._jax.Array": "jax.Array",
+    "np.ndarray": "numpy.ndarray",
+    "optax.ScalarOrSchedule": "optax.Schedule",
+    "optax._src.base.GradientTransformation": "optax.GradientTransformation",
+}
 
 html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
 html_theme_options = {"navigation_with_keys": True}
+
+
+def follow(app, env, node, contnode):
+    """Resolve a reference under the name by which the other package's documents know it."""
+    described = DESCRIBED_AT.get(node.get("reftarget"))
+    if described is None:
+        return None
+    node["reftarget"] = described
+    return intersphinx.missing_reference(app, env, node, contnode)
+
+
+def as_written(app, what, name, thing, options, signature, return_annotation):
+    """The signature with its annotations as the source writes them, not as Python expands them."""
+    if what not in {"class", "function", "method"} or not signature:
+        return None
+    try:
+        written = inspect.signature(thing)
+    except (TypeError, ValueError):
+        return None
+    parameters = list(written.parameters.values())
+    if what == "method" and parameters and parameters[0].name in {"self", "cls"}:
+        written = written.replace(parameters=parameters[1:])
+    if what == "class":
+        written = written.replace(return_annotation=inspect.Signature.empty)
+    arguments, _, returned = stringify_signature(written).rpartition(" -> ")
+    return (arguments, returned) if arguments else (returned, None)
+
+
+def setup(app):
+    """Register both."""
+    app.connect("autodoc-process-signature", as_written)
+    app.connect("missing-reference", follow, priority=400)
