@@ -113,7 +113,7 @@ def _obs_without_density(name: str, prior: Prior) -> str:
     )
 
 
-class latent(numpyro.handlers.reparam):  # noqa: N801 (a handler, named as NumPyro names them)
+class latent(numpyro.handlers.reparam):
     """Infer the latents of the generative priors in a model.
 
     A handler, and a decorator. In the decorated model every site ``x`` whose prior has no exact

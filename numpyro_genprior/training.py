@@ -107,12 +107,13 @@ def _marks(tree: Any) -> list[bool]:
 
 
 def _trainable(tree: Any) -> list[Any]:
-    return [leaf for leaf, trained in zip(jax.tree.leaves(tree), _marks(tree)) if trained]
+    return [
+        leaf for leaf, trained in zip(jax.tree.leaves(tree), _marks(tree), strict=True) if trained
+    ]
 
 
 def _replaced(tree: Any, values: list[Any]) -> Any:
     leaves, treedef = jax.tree.flatten(tree)
     new = iter(values)
-    return jax.tree.unflatten(
-        treedef, [next(new) if trained else leaf for leaf, trained in zip(leaves, _marks(tree))]
-    )
+    marks = zip(leaves, _marks(tree), strict=True)
+    return jax.tree.unflatten(treedef, [next(new) if mark else leaf for leaf, mark in marks])

@@ -35,12 +35,12 @@ class Adapter:
     @staticmethod
     @abstractmethod
     def forward(flow: Any, z: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
-        """x = T(z) and log abs det dT/dz, in one pass."""
+        """Map z to x = T(z), with log abs det dT/dz, in one pass."""
 
     @staticmethod
     @abstractmethod
     def inverse(flow: Any, x: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
-        """z = T⁻¹(x) and log abs det dT⁻¹/dx, in one pass."""
+        """Map x to z = T⁻¹(x), with log abs det dT⁻¹/dx, in one pass."""
 
     @staticmethod
     @abstractmethod

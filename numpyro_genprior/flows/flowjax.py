@@ -19,8 +19,11 @@ from numpyro_genprior.networks.frozen import Frozen
 
 
 def _thawed(tree: Any) -> Any:
-    """Unwrap parameters. FlowJAX's ``NonTrainable`` would cut their gradient; here it is only a
-    mark for `ngp.param`, so that derivatives with respect to every weight are right."""
+    """Unwrap parameters, without cutting gradients.
+
+    FlowJAX's ``NonTrainable`` would cut them; here it is only a mark for `ngp.param`, so that
+    derivatives with respect to every weight are right.
+    """
 
     def is_mark(node: Any) -> bool:
         return isinstance(node, paramax.NonTrainable)

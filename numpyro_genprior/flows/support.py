@@ -93,7 +93,9 @@ def _image_of_pieces(bijection: Any, box: Box) -> Box | None:
         pieces = [np.split(corner, edges, axis) for corner in box]
     else:
         pieces = [list(np.moveaxis(corner, axis, 0)) for corner in box]
-    images = [_image(part, piece) for part, piece in zip(parts, zip(*pieces))]
+    images = [
+        _image(part, piece) for part, piece in zip(parts, zip(*pieces, strict=True), strict=True)
+    ]
     if any(image is None for image in images):
         return None
     put = np.concatenate if joins else np.stack

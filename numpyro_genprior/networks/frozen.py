@@ -84,8 +84,10 @@ class Frozen:
             return
         leaves, treedef = jax.tree.flatten(open_closure(net))
         kinds = tuple(_classify(leaf) for leaf in leaves)
-        self._data = tuple(leaf for leaf, kind in zip(leaves, kinds) if kind == DATA)
-        rest = tuple(_freeze(leaf) for leaf, kind in zip(leaves, kinds) if kind == STATIC)
+        self._data = tuple(leaf for leaf, kind in zip(leaves, kinds, strict=True) if kind == DATA)
+        rest = tuple(
+            _freeze(leaf) for leaf, kind in zip(leaves, kinds, strict=True) if kind == STATIC
+        )
         self._static = Static((treedef, kinds, rest))
 
     @property
@@ -115,7 +117,9 @@ class Frozen:
             is_leaf=excluded,
         )
         _, kinds, _ = self._static.value
-        return [mark for mark, kind in zip(jax.tree.leaves(marked), kinds) if kind == DATA]
+        return [
+            mark for mark, kind in zip(jax.tree.leaves(marked), kinds, strict=True) if kind == DATA
+        ]
 
     def _rebuild(self, data: tuple[Any, ...]) -> Any:
         treedef, kinds, rest = self._static.value
@@ -125,7 +129,7 @@ class Frozen:
 
     def tree_flatten_with_keys(self) -> tuple[tuple[Any, ...], Static]:
         keys = map(jax.tree_util.SequenceKey, range(len(self._data)))
-        return tuple(zip(keys, self._data)), self._static
+        return tuple(zip(keys, self._data, strict=False)), self._static
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Static]:
         return self._data, self._static
@@ -160,7 +164,7 @@ class Frozen:
 
 
 def _active_pickler() -> Any:
-    """cloudpickle when it is what is pickling us (it can hold lambdas), else pickle."""
+    """Give cloudpickle when it is what is pickling us (it can hold lambdas), else pickle."""
     frame: Any = sys._getframe(1)
     while frame is not None:
         if frame.f_globals.get("__name__", "").partition(".")[0] == "cloudpickle":

@@ -192,8 +192,10 @@ def event_shape(decoded: Any, declared: tuple[int, ...] | None) -> tuple[int, ..
 def event_support(
     support: constraints.Constraint | None, shape: tuple[int, ...]
 ) -> constraints.Constraint:
-    """A constraint for the whole event: without its event dimension NumPyro would multiply the
-    density by the event size."""
+    """Declare a constraint for the whole event.
+
+    Without its event dimension NumPyro would multiply the density by the event size.
+    """
     if support is None:
         support = constraints.real
     missing = len(shape) - support.event_dim

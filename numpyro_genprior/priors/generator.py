@@ -19,7 +19,7 @@ def freeze(net: Any, what: str) -> Frozen:
                 f"{what} is not callable",
                 expected="a function of one latent, or a module",
                 got=type(net).__name__,
-                remedy="wrap Haiku with ngp.networks.from_haiku and Flax with from_flax or from_nnx",
+                remedy="wrap Haiku with ngp.networks.from_haiku, Flax with from_flax or from_nnx",
             )
         )
     _refuse_foreign(net, what)
