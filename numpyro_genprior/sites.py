@@ -55,7 +55,7 @@ class LatentReparam(Reparam):
         self.noise, self.explicit = noise, explicit
 
     def __call__(self, name: str, fn: Distribution, obs: Any) -> tuple[Any, Any]:
-        prior = unwrap(fn)
+        prior: Any = unwrap(fn)
         if not isinstance(prior, Prior):
             raise ValueError(
                 message(
@@ -69,7 +69,7 @@ class LatentReparam(Reparam):
         if obs is not None and noise != "centered":
             raise ValueError(_obs_without_density(name, prior))
         z = self._latent(f"{name}_latent", rewrap(fn, prior.latent.expand(prior.batch_shape)))
-        if noise == "none":
+        if noise == "none" or not isinstance(prior, VAEPrior):
             return None, prior.decode(z)
         if noise == "centered":
             return rewrap(fn, prior.event_given(z)), obs

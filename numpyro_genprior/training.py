@@ -65,7 +65,7 @@ def param(name: str, prior: P, *, scale: bool = False) -> P:
             )
         )
     fields = [f for f in prior.trainable_fields if jax.tree.leaves(getattr(prior, f))]
-    initial = {field.strip("_"): _trainable(getattr(prior, field)) for field in fields}
+    initial: Any = {field.strip("_"): _trainable(getattr(prior, field)) for field in fields}
     if not any(initial.values()) and not scale:
         raise ValueError(
             message(
@@ -84,19 +84,17 @@ def param(name: str, prior: P, *, scale: bool = False) -> P:
 
 
 def _train_scale(name: str, prior: Any) -> None:
-    value = None if prior.scale_field is None else getattr(prior, prior.scale_field)
-    if value is None:
+    field = prior.scale_field
+    value = None if field is None else getattr(prior, field)
+    if field is None or value is None:
         raise ValueError(
             message(
                 f"ngp.param({name!r}, ..., scale=True): {type(prior).__name__} has no scale",
                 remedy="leave out scale=True",
             )
         )
-    setattr(
-        prior,
-        prior.scale_field,
-        numpyro.param(f"{name}_scale", value, constraint=constraints.positive),
-    )
+    positive = constraints.positive
+    setattr(prior, field, numpyro.param(f"{name}_scale", value, constraint=positive))
 
 
 def _marks(tree: Any) -> list[bool]:

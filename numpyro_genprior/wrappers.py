@@ -42,4 +42,5 @@ def map_core(fn: Any, change: Callable[[Any], Distribution]) -> Distribution:
         return inner.expand(jnp.broadcast_shapes(fn.batch_shape, inner.batch_shape))
     if isinstance(fn, Independent):
         return inner.to_event(fn.reinterpreted_batch_ndims)
-    return inner.mask(fn._mask)
+    mask: Any = fn._mask
+    return inner.mask(mask)

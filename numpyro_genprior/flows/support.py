@@ -51,11 +51,8 @@ def _box_of(latent: Distribution) -> Box | None:
     shape = latent.event_shape
     if support is constraints.real:
         return np.full(shape, -np.inf), np.full(shape, np.inf)
-    if isinstance(support, type(constraints.unit_interval)) or hasattr(support, "upper_bound"):
-        low, high = getattr(support, "lower_bound", -np.inf), support.upper_bound
-    elif hasattr(support, "lower_bound"):
-        low, high = support.lower_bound, np.inf
-    else:
+    low, high = getattr(support, "lower_bound", -np.inf), getattr(support, "upper_bound", np.inf)
+    if not (hasattr(support, "lower_bound") or hasattr(support, "upper_bound")):
         return None
     return np.broadcast_to(np.asarray(low), shape), np.broadcast_to(np.asarray(high), shape)
 

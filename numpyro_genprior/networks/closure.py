@@ -28,7 +28,9 @@ class Closure:
         code, module_globals, name, keyword_defaults = self.code.value
         scope = {**module_globals.names, **self.names} if self.names else module_globals.names
         cells = tuple(types.CellType(content) for content in self.cells)
-        function = types.FunctionType(code, scope, name, self.defaults, cells)
+        function: Any = types.FunctionType(
+            code, scope, name=name, argdefs=self.defaults, closure=cells
+        )
         function.__kwdefaults__ = keyword_defaults
         return function(*args)
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from numpyro_genprior.networks.closure import open_closure
 from numpyro_genprior.networks.static import Static
@@ -28,7 +29,7 @@ def _is_inexact(leaf: Any) -> bool:
 def _classify(leaf: Any) -> str:
     if not _is_array(leaf):
         return STATIC
-    if _is_inexact(leaf) or isinstance(leaf, jax.core.Tracer):
+    if _is_inexact(leaf) or isinstance(leaf, Tracer):
         return DATA
     return STATIC
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 from numpyro.util import is_prng_key
@@ -181,7 +182,7 @@ def event_shape(decoded: Any, declared: tuple[int, ...] | None) -> tuple[int, ..
         raise ValueError(
             message(
                 "The network returns an event of the wrong shape",
-                expected=tuple(declared),
+                expected=str(tuple(declared)),
                 got=decoded.shape,
                 remedy="leave out event_shape to take the network's own",
             )
@@ -277,7 +278,7 @@ def random_key(key: Any) -> jax.Array:
 def weights_finite(tree: Any, what: str) -> None:
     """Refuse NaN and infinite weights. Traced weights cannot be looked at, and are not."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if isinstance(leaf, jax.core.Tracer) or not hasattr(leaf, "dtype"):
+        if isinstance(leaf, Tracer) or not hasattr(leaf, "dtype"):
             continue
         if not jnp.issubdtype(leaf.dtype, jnp.inexact) or bool(jnp.all(jnp.isfinite(leaf))):
             continue
@@ -308,7 +309,7 @@ def positive(scale: ArrayLike, what: str, shape: tuple[int, ...]) -> jax.Array:
                 remedy="give one value, or one value for each entry of the event",
             )
         )
-    if not isinstance(scale, jax.core.Tracer) and not bool(jnp.all(scale > 0)):
+    if not isinstance(scale, Tracer) and not bool(jnp.all(scale > 0)):
         raise ValueError(
             message(
                 f"{what} is not positive",

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
@@ -86,7 +87,7 @@ class Condition:
 
 
 def _check_labels(array: jax.Array) -> None:
-    if isinstance(array, jax.core.Tracer) or array.dtype == bool or array.size == 0:
+    if isinstance(array, Tracer) or array.dtype == bool or array.size == 0:
         return
     if int(jnp.max(jnp.abs(array))) > LARGEST_LABEL:
         raise ValueError(

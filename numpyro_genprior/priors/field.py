@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
@@ -149,7 +150,7 @@ def _checked_spectrum(values: Any, frequency: np.ndarray) -> jax.Array:
             )
         )
     values = jnp.broadcast_to(values, frequency.shape)
-    if isinstance(values, jax.core.Tracer):
+    if isinstance(values, Tracer):
         return values
     bad = ~(np.isfinite(values) & (np.asarray(values) > 0))
     if bad.any():

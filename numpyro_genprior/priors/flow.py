@@ -231,7 +231,7 @@ def _support(adapter: type[Adapter], flow: Any, latent: Distribution, declared: 
             raise ValueError(
                 message(
                     "The declared support is not where the events of this flow live",
-                    expected=found,
+                    expected=str(found),
                     got=declared,
                     remedy="leave out support=, or end the flow with a map onto the support "
                     "(Exp, SoftPlus, Sigmoid)",

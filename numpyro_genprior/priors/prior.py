@@ -226,7 +226,7 @@ class Prior(Distribution):
         """Minus infinity outside the support and instead of NaN."""
         bad = jnp.isnan(log_prob)
         if not checks.is_real(self.support):
-            bad = bad | ~self.support(value)
+            bad = bad | jnp.logical_not(self.support(value))
         return jnp.where(bad, -jnp.inf, log_prob)
 
     def score(self, value: ArrayLike) -> jax.Array:
@@ -279,7 +279,6 @@ class Prior(Distribution):
         )
 
 
-@promote_batch_shape.register
 def _refuse_scan(prior: Prior) -> Prior:
     raise NotImplementedError(
         message(
@@ -288,3 +287,6 @@ def _refuse_scan(prior: Prior) -> Prior:
             "latent site, and the weights are not recorded",
         )
     )
+
+
+promote_batch_shape.register(Prior, _refuse_scan)  # pyright: ignore[reportArgumentType, reportCallIssue]

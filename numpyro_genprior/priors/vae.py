@@ -199,11 +199,8 @@ class VAEPrior(Prior):
         proposal = self._proposal(x).expand(batch)
         z = proposal.sample(key, (num_samples,))
         x = jnp.broadcast_to(x, (num_samples, *batch, *self.event_shape))
-        log_weights = (
-            self.event_given(z).log_prob(x)
-            + self._latent.expand(batch).log_prob(z)
-            - proposal.log_prob(z)
-        )
+        laws: list[Any] = [self.event_given(z), self._latent.expand(batch), proposal]
+        log_weights = laws[0].log_prob(x) + laws[1].log_prob(z) - laws[2].log_prob(z)
         return jax.nn.logsumexp(log_weights, axis=0) - math.log(num_samples)
 
     def _proposal(self, x: jax.Array) -> Distribution:
