@@ -1,0 +1,236 @@
+"""What the training loops share: checks, the split, the epochs, early stopping and the result."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from paramax import NonTrainable
+from tqdm.auto import tqdm
+
+__all__ = ["Augment", "Epochs", "FitResult"]
+
+Augment = Callable[[PRNGKeyArray, Array], Array]
+"""A random change of one event: ``(key, event) -> event``."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training loop returns.
+
+    Attributes
+    ----------
+    prior
+        The trained prior, ready for a NumPyro model, with the best weights that training saw.
+    losses
+        Loss histories by name, one number an epoch: ``"train"`` and ``"val"`` always.
+    stopped
+        Why training stopped: ``"patience"``, ``"max_epochs"`` or ``"non-finite loss at ..."``.
+    best_epoch
+        The epoch whose weights were kept, counted from 1; 0 for the initial weights.
+    diagnostics
+        Figures measured on the validation rows after training; empty where there are none.
+    """
+
+    prior: Any
+    losses: Mapping[str, list[float]]
+    stopped: str
+    best_epoch: int
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{type(self.prior).__name__} trained for {len(self.losses['train'])} epochs; "
+            f"stopped by {self.stopped}; weights of epoch {self.best_epoch} kept"
+        ]
+        if self.best_epoch > 0:
+            at = self.best_epoch - 1
+            parts = [f"{k} {v[at]:.4g}" for k, v in self.losses.items() if len(v) > at]
+            lines.append("  losses there: " + ", ".join(parts))
+        if self.diagnostics:
+            parts = [f"{k} {v:.3g}" for k, v in self.diagnostics.items()]
+            lines.append("  diagnostics: " + ", ".join(parts))
+        return "\n".join(lines)
+
+
+def typed_key(key: PRNGKeyArray) -> PRNGKeyArray:
+    """Accept both kinds of PRNG key and return the typed one."""
+    array = jnp.asarray(key)
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) and array.shape == ():
+        return array
+    if array.dtype == jnp.uint32 and array.ndim == 1:
+        return jr.wrap_key_data(array)
+    raise ValueError(
+        f"`key` must be one PRNG key, got {type(key).__name__} of dtype {array.dtype} and shape "
+        f"{array.shape}. Make one with jax.random.key(0)."
+    )
+
+
+def check_data(name: str, data: ArrayLike, *, min_dims: int = 2) -> Array:
+    """Return the data as a floating array, or raise with what is wrong with them."""
+    raw = np.asarray(data) if not isinstance(data, jax.Array) else data
+    if raw.ndim < min_dims:
+        raise ValueError(
+            f"`{name}` must have shape (rows, *event_shape) with {min_dims} dimensions or more, "
+            f"got shape {raw.shape}. For scalar events reshape to (rows, 1)."
+        )
+    if not jnp.issubdtype(raw.dtype, jnp.floating):
+        raise ValueError(
+            f"`{name}` must be floating, got dtype {raw.dtype}. Scale it first, for example "
+            f"`{name}.astype('float32') / 255` for 8-bit images."
+        )
+    array = jnp.asarray(raw)
+    bad = int(jnp.sum(~jnp.isfinite(array)))
+    if bad:
+        raise ValueError(
+            f"`{name}` must be finite, got {bad} NaN or infinite elements of {array.size}. "
+            "Remove or impute them."
+        )
+    return array
+
+
+def check_positive(**values: float) -> None:
+    """Raise unless each value is positive."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"`{name}` must be positive, got {value}.")
+
+
+def split_rows(
+    key: PRNGKeyArray, rows: int, *, batch_size: int, val_fraction: float
+) -> tuple[Array, Array]:
+    """Draw the indices of training and of validation rows."""
+    if not 0.0 < val_fraction < 1.0:
+        raise ValueError(
+            f"`val_fraction` must lie between 0 and 1, got {val_fraction}. "
+            "Early stopping needs validation rows; 0.1 is usual."
+        )
+    num_val = max(1, round(val_fraction * rows))
+    if rows - num_val < batch_size:
+        raise ValueError(
+            f"`batch_size` must not exceed the training rows: got batch_size={batch_size} with "
+            f"{rows} rows, of which {num_val} are for validation. Lower `batch_size` or give more "
+            "rows."
+        )
+    order = jr.permutation(key, rows)
+    return order[num_val:], order[:num_val]
+
+
+def partition(tree: Any) -> tuple[Any, Any]:
+    """Split a module into what is trained (inexact arrays not marked NonTrainable) and the rest."""
+    return eqx.partition(
+        tree, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, NonTrainable)
+    )
+
+
+def augmented(augment: Augment | None, key: PRNGKeyArray, rows: Array) -> Array:
+    """Apply the augmentation to each row with a key of its own."""
+    if augment is None:
+        return rows
+    return jax.vmap(augment)(jr.split(key, rows.shape[0]), rows)
+
+
+def adam(
+    learning_rate: optax.ScalarOrSchedule, optimizer: optax.GradientTransformation | None
+) -> optax.GradientTransformation:
+    """Return the optimiser given, or Adam with the gradient's global norm clipped."""
+    if optimizer is not None:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(learning_rate))
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Run epochs of jitted steps with early stopping.
+
+    Steps run in a Python loop and not in ``lax.scan``: on CPU a convolution inside a compiled loop
+    runs about ten times slower, and a user's network may hold one.
+
+    Attributes
+    ----------
+    step
+        ``(state, data, rows, key) -> (state, losses)``, traceable; rows are indices into the data
+        and losses is a dict with ``"train"``.
+    evaluate
+        ``(state, data) -> losses``, traceable; a dict of scalars with ``"val"``.
+    keep
+        ``state -> weights`` to keep when the selected loss is the lowest so far.
+    select
+        The name of the loss that decides which weights are kept and when to stop.
+    """
+
+    step: Callable[[Any, Any, Array, PRNGKeyArray], tuple[Any, dict[str, Array]]]
+    evaluate: Callable[[Any, Any], dict[str, Array]]
+    keep: Callable[[Any], Any]
+    select: str = "val"
+
+    def run(
+        self,
+        key: PRNGKeyArray,
+        state: Any,
+        data: Any,
+        train_rows: Array,
+        *,
+        batch_size: int,
+        max_epochs: int,
+        patience: int,
+        show_progress: bool,
+        description: str,
+    ) -> tuple[Any, dict[str, list[float]], str, int]:
+        """Return the kept weights, the losses, the reason for stopping and the epoch kept."""
+        check_positive(batch_size=batch_size, max_epochs=max_epochs, patience=patience)
+        step, evaluate = jax.jit(self.step), jax.jit(self.evaluate)
+        num_batches = train_rows.shape[0] // batch_size
+        losses: dict[str, list[float]] = {}
+        best, best_loss, best_epoch = self.keep(state), math.inf, 0
+        stopped = "max_epochs"
+        with tqdm(range(1, max_epochs + 1), desc=description, disable=not show_progress) as bar:
+            for epoch in bar:
+                order_key, *keys = jr.split(jr.fold_in(key, epoch), 1 + num_batches)
+                order = jr.permutation(order_key, train_rows)
+                batches = order[: num_batches * batch_size].reshape(num_batches, batch_size)
+                history = []
+                for rows, step_key in zip(batches, keys, strict=True):
+                    state, metrics = step(state, data, rows, step_key)
+                    history.append(metrics)
+                values = {k: np.asarray([m[k] for m in history]) for k in history[0]}
+                bad = np.flatnonzero(~np.isfinite(values["train"]))
+                if bad.size:
+                    stopped = (
+                        f"non-finite loss at epoch {epoch}, step {bad[0] + 1} of {num_batches}"
+                    )
+                    break
+                scores = {k: float(v) for k, v in evaluate(state, data).items()}
+                for name, value in {**{k: v.mean() for k, v in values.items()}, **scores}.items():
+                    losses.setdefault(name, []).append(float(value))
+                if not math.isfinite(scores[self.select]):
+                    stopped = f"non-finite loss at epoch {epoch}, on the validation rows"
+                    break
+                if scores[self.select] < best_loss:
+                    best, best_loss, best_epoch = self.keep(state), scores[self.select], epoch
+                shown = {"train": losses["train"][-1], self.select: scores[self.select]}
+                bar.set_postfix({k: f"{v:.4g}" for k, v in shown.items()}, best=best_epoch)
+                if epoch - best_epoch >= patience:
+                    stopped = "patience"
+                    break
+        losses.setdefault("train", [])
+        losses.setdefault("val", [])
+        if stopped.startswith("non-finite"):
+            warnings.warn(
+                f"Training stopped: {stopped}. The weights of epoch {best_epoch} are returned"
+                f"{' (the initial ones)' if best_epoch == 0 else ''}. Lower `learning_rate` or "
+                "standardise the data.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return best, losses, stopped, best_epoch
