@@ -1,0 +1,109 @@
+"""What a model says about its sites: plates, event dimensions, which ones are events of priors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from numpyro.infer import init_to_sample
+
+from numpyro_genprior.priors import Prior
+from numpyro_genprior.sites.wrappers import unwrap
+
+
+@dataclass(frozen=True)
+class Site:
+    """One site of a model.
+
+    Attributes
+    ----------
+    kind
+        ``"sample"`` or ``"deterministic"``.
+    observed
+        Whether it has data.
+    role
+        ``"event"`` and ``"noise"`` (event-shaped), ``"latent"``, or ``""``: what it is to a prior.
+    size
+        How many numbers it holds.
+    batch_ndim
+        Number of leading dimensions that are no event dimensions.
+    plates
+        Triples (name, dimension counted from the right of the batch shape, size).
+    event_dims
+        Names that the model itself gives, by ``infer={"event_dims": [...]}``.
+    """
+
+    name: str
+    kind: str
+    observed: bool
+    role: str
+    size: int
+    batch_ndim: int
+    plates: tuple[tuple[str, int, int], ...]
+    event_dims: tuple[str, ...]
+
+
+def read_model(
+    model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[dict[str, Site], dict[str, Any]]:
+    """The sites of a model in their order, and the values of the observed ones.
+
+    The model is traced and not run: of all it computes only the data are evaluated.
+    """
+    sites: dict[str, Site] = {}
+
+    def observed() -> dict[str, Any]:
+        seeded = numpyro.handlers.seed(model, 0)
+        started = numpyro.handlers.substitute(seeded, substitute_fn=init_to_sample)
+        trace = numpyro.handlers.trace(started).get_trace(*args, **kwargs)
+        sites.update({name: _site(trace, name) for name in trace if is_quantity(trace[name])})
+        return {name: trace[name]["value"] for name, site in sites.items() if site.observed}
+
+    data = jax.jit(observed)()
+    return sites, data
+
+
+def is_quantity(site: Any) -> bool:
+    """Whether a site of a trace holds values, as those of ``factor`` and ``param`` do not."""
+    if site["type"] == "deterministic":
+        return hasattr(site["value"], "shape") or jnp.ndim(site["value"]) == 0
+    return site["type"] == "sample" and not isinstance(unwrap(site["fn"]), dist.Unit)
+
+
+def _site(trace: Any, name: str) -> Site:
+    site = trace[name]
+    plates = tuple((frame.name, frame.dim, frame.size) for frame in site["cond_indep_stack"])
+    return Site(
+        name=name,
+        kind=site["type"],
+        observed=bool(site.get("is_observed", False)),
+        role=_role(trace, name),
+        size=jnp.size(site["value"]),
+        batch_ndim=_batch_ndim(trace, name, plates),
+        plates=plates,
+        event_dims=tuple(site.get("infer", {}).get("event_dims", ())),
+    )
+
+
+def _role(trace: Any, name: str) -> str:
+    if name.endswith("_latent"):
+        return "latent"
+    if name.endswith("_noise") and f"{name.removesuffix('_noise')}_latent" in trace:
+        return "noise"
+    is_prior = isinstance(unwrap(trace[name].get("fn")), Prior)
+    return "event" if is_prior or f"{name}_latent" in trace else ""
+
+
+def _batch_ndim(trace: Any, name: str, plates: tuple[tuple[str, int, int], ...]) -> int:
+    site = trace[name]
+    if site["type"] == "sample":
+        return len(site["fn"].batch_shape)
+    latent = f"{name}_latent"
+    if latent in trace:  # made of it, in the same plates
+        return _batch_ndim(trace, latent, plates)
+    return max((-dim for _, dim, _ in plates), default=0)
