@@ -39,7 +39,8 @@ class Closure:
 
     @classmethod
     def tree_unflatten(cls, code: Static, children: Any) -> Closure:
-        return cls(*children, code)
+        cells, names, defaults = children
+        return cls(cells, names, defaults, code)
 
 
 class _Globals:
