@@ -1,0 +1,29 @@
+"""Keeping a prior in a file: safetensors with a header that says what is inside."""
+
+from numpyro_genprior.io.errors import (
+    CorruptFileError,
+    FamilyError,
+    NotAPriorFileError,
+    PrecisionError,
+    PriorFileError,
+    ShapeError,
+    SkeletonError,
+    StructureError,
+    VersionError,
+)
+from numpyro_genprior.io.store import load, read_header, save
+
+__all__ = [
+    "CorruptFileError",
+    "FamilyError",
+    "NotAPriorFileError",
+    "PrecisionError",
+    "PriorFileError",
+    "ShapeError",
+    "SkeletonError",
+    "StructureError",
+    "VersionError",
+    "load",
+    "read_header",
+    "save",
+]

@@ -1,0 +1,84 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+
+__all__ = ["read", "write"]
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Put `data` into a file, so that a reader sees the old content or the new and nothing else.
+
+    The bytes go to a new file in the same folder, are forced to the disk, and take the old file's
+    place in one step. A symbolic link is followed, the old file's permissions are kept.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist, `path` is a folder, or the disk refuses.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "A folder, and a file is wanted. Pass the name of a file", str(path)
+        )
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            errno.ENOENT, "The folder does not exist. Create it first", str(target.parent)
+        )
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the new name to the disk, where folders can be opened (not on Windows)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def read(path: str | os.PathLike[str]) -> bytes:
+    """Read a whole regular file.
+
+    Raises
+    ------
+    OSError
+        If there is none, or it is a folder, a pipe or a device.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "A folder, and a file is wanted. Pass a file in it", str(path)
+        )
+    if not path.exists():
+        raise FileNotFoundError(
+            errno.ENOENT, "There is no such file. Check the path, or ngp.save first", str(path)
+        )
+    if not path.is_file():
+        raise OSError(
+            errno.EINVAL, "A pipe or a device. Copy its content to a file first", str(path)
+        )
+    return path.read_bytes()

@@ -1,0 +1,51 @@
+"""What can be wrong with a file of a prior. All are ValueErrors, and nothing is half loaded."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CorruptFileError",
+    "FamilyError",
+    "NotAPriorFileError",
+    "PrecisionError",
+    "PriorFileError",
+    "ShapeError",
+    "SkeletonError",
+    "StructureError",
+    "VersionError",
+]
+
+
+class PriorFileError(ValueError):
+    """A prior cannot be kept in, or made from, a file."""
+
+
+class NotAPriorFileError(PriorFileError):
+    """The file is not one that `save` writes."""
+
+
+class CorruptFileError(PriorFileError):
+    """The file is truncated, or was altered after it was written."""
+
+
+class VersionError(PriorFileError):
+    """The file was written by a newer version of the format."""
+
+
+class SkeletonError(PriorFileError):
+    """The file does not load by itself: it needs ``like=``."""
+
+
+class StructureError(PriorFileError):
+    """The file holds a prior of another structure than was expected."""
+
+
+class FamilyError(StructureError):
+    """The file holds a prior of another class than ``like=``."""
+
+
+class ShapeError(StructureError):
+    """An array in the file has another shape or dtype than was expected."""
+
+
+class PrecisionError(PriorFileError):
+    """The file holds 64-bit numbers and JAX runs in 32 bits: they would be rounded."""
