@@ -59,7 +59,14 @@ def _continuous_event(latent: Distribution) -> Distribution:
                 remedy="use one prior a value and mix them, or condition= for labels",
             )
         )
-    return latent
+    return jax.tree.map(_as_float, latent)
+
+
+def _as_float(leaf: Any) -> Any:
+    """Parameters given as integers (``StudentT(3)``) become floats, so that they have gradients."""
+    if isinstance(leaf, bool) or isinstance(leaf, Tracer):
+        return leaf
+    return jnp.asarray(leaf, float) if jnp.issubdtype(jnp.result_type(leaf), jnp.integer) else leaf
 
 
 class OutputError(TypeError):

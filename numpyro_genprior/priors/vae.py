@@ -196,19 +196,22 @@ class VAEPrior(Prior):
         key = checks.random_key(key)
         x = checks.event_value(x, self.event_shape, self.event_dtype)
         batch = jnp.broadcast_shapes(x.shape[: x.ndim - self.event_dim], self.batch_shape)
-        proposal = self._proposal(x).expand(batch)
-        z = proposal.sample(key, (num_samples,))
-        x = jnp.broadcast_to(x, (num_samples, *batch, *self.event_shape))
-        laws: list[Any] = [self.event_given(z), self._latent.expand(batch), proposal]
-        log_weights = laws[0].log_prob(x) + laws[1].log_prob(z) - laws[2].log_prob(z)
+        leading = (num_samples, *batch)
+        x = jnp.broadcast_to(x, leading + self.event_shape)
+        if self._encoder is None:  # latents from their own law: p(z) / q(z) = 1
+            z = jnp.asarray(self._latent.expand(batch).sample(key, (num_samples,)))
+            log_weights = jnp.asarray(self.event_given(z).log_prob(x))
+        else:
+            k = self._latent.event_dim
+            loc, scale = self._over_batch(self._encode, [(x, self.event_dim)], [k, k])
+            z = loc + scale * jax.random.normal(key, loc.shape, loc.dtype)
+            laws: list[Any] = [
+                self.event_given(z),
+                self._latent,
+                dist.Normal(loc, scale).to_event(k),
+            ]
+            log_weights = laws[0].log_prob(x) + laws[1].log_prob(z) - laws[2].log_prob(z)
         return jax.nn.logsumexp(log_weights, axis=0) - math.log(num_samples)
-
-    def _proposal(self, x: jax.Array) -> Distribution:
-        if self._encoder is None:
-            return self._latent
-        k = self._latent.event_dim
-        loc, scale = self._over_batch(self._encode, [(x, self.event_dim)], [k, k])
-        return dist.Normal(loc, scale).to_event(k)
 
     def _encode(self, x: jax.Array, condition: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         if self._encoder is None:

@@ -68,18 +68,25 @@ class latent(numpyro.handlers.reparam):
     ) -> None:
         self.explicit, self.noise, self.record = explicit, noise, record
         self._reparam = LatentReparam(noise, explicit=explicit)
+        self.in_loop = False
         self._events: dict[int, Any] = {}  # message in flight -> the event made for it
         super().__init__(model, config=self._applies)
 
     def _applies(self, site: dict[str, Any]) -> LatentReparam | None:
         prior = unwrap(site["fn"])
-        needs = isinstance(prior, Prior) and needs_latent(prior, self.explicit)
-        return self._reparam if needs else None
+        if not isinstance(prior, Prior) or not needs_latent(prior, self.explicit):
+            return None
+        observed = site["value"] is not None and prior.density == "exact"
+        return None if observed else self._reparam
 
     def process_message(self, msg: Any) -> None:
         if msg["type"] == "control_flow":
             self._enter_control_flow(msg)
-        if msg["type"] != "sample" or self._applies(msg) is None:
+        if msg["type"] != "sample":
+            return
+        if self._applies(msg) is None:
+            if self.in_loop and msg["value"] is not None and isinstance(unwrap(msg["fn"]), Prior):
+                self._observe_in_loop(msg)
             return
         name = msg["name"]
         place = max(i for i, handler in enumerate(_PYRO_STACK) if handler is self)
@@ -95,10 +102,7 @@ class latent(numpyro.handlers.reparam):
         if not self.record:
             self._check_unrecorded(name, unwrap(msg["fn"]))
             msg["stop"] = True
-        kept = ("type", "name", "value", "cond_indep_stack", "stop")
-        msg["type"], msg["value"] = "deterministic", value
-        for key in [key for key in msg if key not in kept]:
-            del msg[key]
+        _make_deterministic(msg, value)
         self._events[id(msg)] = value
 
     def postprocess_message(self, msg: Any) -> None:
@@ -117,17 +121,35 @@ class latent(numpyro.handlers.reparam):
                 )
             )
 
+    def _observe_in_loop(self, msg: Any) -> None:
+        """Enter an observed event of an exact prior by its log density alone.
+
+        The site itself would be recorded with one copy of the weights per step of the loop.
+        """
+        numpyro.factor(f"{msg['name']}_log_prob", msg["fn"].log_prob(msg["value"]))
+        _make_deterministic(msg, msg["value"])
+
     def _enter_control_flow(self, msg: Any) -> None:
         """NumPyro hides the bodies of scan and cond from outer handlers: go inside."""
 
         def inside(body: Callable[..., Any]) -> Callable[..., Any]:
-            return latent(body, explicit=True, noise=self.noise, record=self.record)
+            handler = latent(body, explicit=True, noise=self.noise, record=self.record)
+            handler.in_loop = True
+            return handler
 
         first, *rest = msg["args"]
         if callable(first):  # scan(body, init, xs, ...)
             msg["args"] = (inside(first), *rest)
         else:  # cond(predicate, true_fun, false_fun, operand)
             msg["args"] = (first, *(inside(f) if callable(f) else f for f in rest))
+
+
+def _make_deterministic(msg: Any, value: Any) -> None:
+    """As NumPyro's ``reparam`` does when a site has become a function of others."""
+    kept = ("type", "name", "value", "cond_indep_stack", "stop")
+    msg["type"], msg["value"] = "deterministic", value
+    for key in [key for key in msg if key not in kept]:
+        del msg[key]
 
 
 def _refuse_outside_values(msg: Any, outer: list[Any]) -> None:
