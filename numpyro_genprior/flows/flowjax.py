@@ -77,6 +77,8 @@ class FlowJAXLaw(Distribution):
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         if key is None:
             raise ValueError("A random key is needed. Pass jax.random.key(0), or seed the model.")
+        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # NumPyro hands on raw keys, too
+            key = jax.random.wrap_key_data(key)
         return _thawed(self._law.net).sample(key, sample_shape)
 
     @validate_sample

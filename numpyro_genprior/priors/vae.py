@@ -196,21 +196,17 @@ class VAEPrior(Prior):
         key = checks.random_key(key)
         x = checks.event_value(x, self.event_shape, self.event_dtype)
         batch = jnp.broadcast_shapes(x.shape[: x.ndim - self.event_dim], self.batch_shape)
-        leading = (num_samples, *batch)
-        x = jnp.broadcast_to(x, leading + self.event_shape)
+        x = jnp.broadcast_to(x, batch + self.event_shape)
         if self._encoder is None:  # latents from their own law: p(z) / q(z) = 1
-            z = jnp.asarray(self._latent.expand(batch).sample(key, (num_samples,)))
-            log_weights = jnp.asarray(self.event_given(z).log_prob(x))
+            z, correction = self._latent.expand(batch).sample(key, (num_samples,)), 0.0
         else:
             k = self._latent.event_dim
             loc, scale = self._over_batch(self._encode, [(x, self.event_dim)], [k, k])
-            z = loc + scale * jax.random.normal(key, loc.shape, loc.dtype)
-            laws: list[Any] = [
-                self.event_given(z),
-                self._latent,
-                dist.Normal(loc, scale).to_event(k),
-            ]
-            log_weights = laws[0].log_prob(x) + laws[1].log_prob(z) - laws[2].log_prob(z)
+            white = jax.random.normal(key, (num_samples, *loc.shape), loc.dtype)
+            z = loc[None] + scale[None] * white
+            proposal: Any = dist.Normal(loc[None], scale[None]).to_event(k)
+            correction = jnp.asarray(self._latent.log_prob(z)) - proposal.log_prob(z)
+        log_weights = jnp.asarray(self.event_given(jnp.asarray(z)).log_prob(x[None])) + correction
         return jax.nn.logsumexp(log_weights, axis=0) - math.log(num_samples)
 
     def _encode(self, x: jax.Array, condition: jax.Array | None) -> tuple[jax.Array, jax.Array]:
