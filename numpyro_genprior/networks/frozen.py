@@ -154,7 +154,9 @@ class Frozen:
     def __reduce_ex__(self, protocol: Any) -> Any:
         net = self.net
         try:
-            _active_pickler().dumps(net)
+            held = _active_pickler().dumps(net)
+            if b"_Missing" in held:
+                raise TypeError("Equinox's mark of an absent field, inside of a function, is lost")
         except Exception as error:
             raise TypeError(
                 f"A network of type {type(net).__name__} cannot be pickled ({error}). "
