@@ -1,0 +1,65 @@
+"""Checks of a prior as a pytree: jit, vmap, copies, pickles."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from numpyro_genprior.priors import Prior
+from numpyro_genprior.testing.expect import check, decoded, draw, expect, expect_close
+
+
+@check
+def _pytree(prior: Prior, key: jax.Array) -> None:
+    """Jit argument and return value, one trace for two sets of weights, copies, stacking."""
+    traces = []
+
+    @jax.jit
+    def through(prior: Any) -> Any:
+        traces.append(prior)
+        return prior
+
+    returned = through(prior)
+    other = jax.tree.map(lambda leaf: 1.01 * leaf, prior)
+    through(other), through(copy.deepcopy(prior)), through(returned)
+    expect(
+        len(traces) == 1,
+        "Two sets of weights of one skeleton, or a copy, compile two programs",
+        expected="one trace",
+        got=f"{len(traces)} traces",
+        remedy="keep static fields hashable and equal: list them in pytree_aux_fields, arrays in "
+        "pytree_data_fields",
+    )
+    z = draw(prior, key)
+    event = decoded(prior, z)
+    for what, copied in (
+        ("returned by jit", returned),
+        ("copied deeply", copy.deepcopy(prior)),
+        ("flattened and rebuilt", jax.tree.map(lambda leaf: leaf, prior)),
+    ):
+        expect(
+            repr(copied) == repr(prior), f"A prior {what}", got=copied, remedy="see pytree fields"
+        )
+        got = decoded(copied, z)
+        expect_close(got, event, f"A prior {what} decodes differently", remedy="see pytree fields")
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), prior, other)
+    expect(stacked.batch_shape == prior.batch_shape, "Stacking", got=stacked, remedy="see fields")
+    in_axes = (0 if jax.tree.leaves(stacked) else None, None)
+    events = jax.vmap(lambda p, z: p.decode(z), in_axes, axis_size=2)(stacked, z)
+    expected = jnp.stack([event, decoded(other, z)])
+    what = "decode of stacked priors under vmap differs from one by one"
+    expect_close(events, expected, what, remedy="never infer shapes from leaves")
+
+
+@check
+def _pickling(prior: Prior, key: jax.Array) -> None:
+    """Pickling works, or is refused with the name of ngp.save."""
+    try:
+        pickle.dumps(prior)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        remedy = "hold the network in ngp.networks.Frozen"
+        expect("ngp.save" in str(error), "pickle fails without a remedy", got=error, remedy=remedy)
