@@ -203,15 +203,15 @@ def _check_nets(decoder: Any, encoder: Any, latent_size: int, event_shape: tuple
     """Check both networks' shapes; return whether the decoder gives (loc, scale)."""
     out = eqx.filter_eval_shape(decoder, jnp.zeros(latent_size))
     two_outputs = isinstance(out, tuple) and len(out) == 2
-    shapes = [o.shape for o in (out if two_outputs else (out,))]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(out)]
     if any(shape != event_shape for shape in shapes):
         raise ValueError(
             f"The decoder must map a latent of shape ({latent_size},) to the data's event shape "
             f"{event_shape}, got {shapes}. Networks are unbatched: one latent in, one event out."
         )
     out = eqx.filter_eval_shape(encoder, jnp.zeros(event_shape))
-    if not (isinstance(out, tuple) and [o.shape for o in out] == [(latent_size,)] * 2):
-        got = jax.tree.map(lambda o: o.shape, out)
+    got = [leaf.shape for leaf in jax.tree.leaves(out)]
+    if got != [(latent_size,)] * 2:
         raise ValueError(
             f"The encoder must map an event of shape {event_shape} to (loc, scale), each of shape "
             f"({latent_size},), got {got}. Networks are unbatched: one event in."
