@@ -155,16 +155,33 @@ def _make_deterministic(msg: Any, value: Any) -> None:
 def _refuse_outside_values(msg: Any, outer: list[Any]) -> None:
     """No silent prior draws: a value for the event from outside would not reach the latent."""
     handlers, name = numpyro.handlers, msg["name"]
-    for handler in outer:
+    for handler in reversed(outer):
+        if isinstance(handler, handlers.scope) and "sample" not in handler.hide_types:
+            name = f"{handler.prefix}{handler.divider}{name}"
         if isinstance(handler, (handlers.condition, handlers.do)):
             given = handler.data is not None and name in handler.data
             function = getattr(handler, "condition_fn", None)
-            if given or (function is not None and function(msg) is not None):
+            if given or (function is not None and function({**msg, "name": name}) is not None):
                 raise ValueError(_value_from_outside(name, type(handler).__name__))
         if isinstance(handler, handlers.replay):
             site = (handler.trace or {}).get(name)
             if site is not None and site["type"] == "sample":
                 raise ValueError(_value_from_outside(name, "replay"))
+        if isinstance(handler, handlers.substitute) and handler.substitute_fn is not None:
+            function = handler.substitute_fn
+            if _has_value(function, name) and not _has_value(function, f"{name}_latent"):
+                raise ValueError(_value_from_outside(name, "Predictive, substitute or an init"))
+
+
+def _has_value(function: Callable[[Any], Any], name: str) -> bool:
+    """Whether a function of sites, as `Predictive` and `init_to_value` use, knows a site by name.
+
+    Functions that need more than the name (an init strategy that draws) have no value for it.
+    """
+    try:
+        return function({"type": "sample", "name": name, "is_observed": False}) is not None
+    except Exception:
+        return False
 
 
 def _latent_given(name: str) -> bool:
