@@ -16,6 +16,13 @@ from numpyro_genprior.testing.expect import check, decoded, draw, expect, expect
 @check
 def _pytree(prior: Prior, key: jax.Array) -> None:
     """Jit argument and return value, one trace for two sets of weights, copies, stacking."""
+    lost = set(vars(prior)) - set(vars(jax.tree.map(lambda leaf: leaf, prior)))
+    expect(
+        not lost,
+        "Flattening the prior loses attributes",
+        got=", ".join(sorted(lost)),
+        remedy="list arrays and networks in pytree_data_fields, the rest in pytree_aux_fields",
+    )
     traces = []
 
     @jax.jit
@@ -25,7 +32,8 @@ def _pytree(prior: Prior, key: jax.Array) -> None:
 
     returned = through(prior)
     other = jax.tree.map(lambda leaf: 1.01 * leaf, prior)
-    through(other), through(copy.deepcopy(prior)), through(returned)
+    for again in (other, copy.deepcopy(prior), returned):
+        through(again)
     expect(
         len(traces) == 1,
         "Two sets of weights of one skeleton, or a copy, compile two programs",

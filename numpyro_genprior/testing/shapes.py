@@ -111,7 +111,7 @@ def _wrappers(prior: Prior, key: jax.Array) -> None:
     batch = prior.expand((2, *prior.batch_shape)).to_event(1 + len(prior.batch_shape))
     expect_close(batch.log_prob(x), jnp.sum(log_prob), what, remedy="return one number an event")
     masked = prior.mask(jnp.array([True, False]).reshape(2, *[1] * len(prior.batch_shape)))
-    kept = masked.log_prob(x)
+    kept = jnp.asarray(masked.log_prob(x))
     expect_close(kept[0], log_prob[0], "mask changes what it keeps", remedy="as NumPyro does")
     expect(jnp.all(kept[1] == 0), "mask keeps what it masks", got=kept, remedy="as NumPyro does")
     x, intermediates = prior.sample_with_intermediates(key)
