@@ -39,7 +39,7 @@ def by_hand(net: Any, y: jax.Array) -> None:
 def value_and_grad(model: Any) -> Any:
     """Log density and gradient of one chain, and the event that NumPyro records."""
 
-    def density(z: jax.Array, weights: Any, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def density(z: jax.Array, weights: Any, y: jax.Array) -> tuple[Any, Any]:
         value, trace = log_density(model, (weights, y), {}, {"x_latent": z})
         return value, trace["x"]["value"]
 

@@ -43,7 +43,7 @@ blur = np.exp(-0.5 * distance**2)
 blur = jnp.asarray(blur / blur.sum(axis=1, keepdims=True), jnp.float32)
 
 
-def instrument(image: jax.Array) -> jax.Array:
+def instrument(image: Any) -> Any:
     """The upper 14 rows of the blurred image."""
     return blur[:14] @ image @ blur.T
 
@@ -86,10 +86,16 @@ def sample(prior: Any, y: np.ndarray, seed: int, num_warmup: int, num_samples: i
 
 
 # %% Do the chains agree? Under a generative prior they may each have found another answer.
+def latent_rhat(trace: Any) -> np.ndarray:
+    """r_hat of each latent."""
+    r_hat: Any = az.rhat(trace.posterior[["x_latent"]])
+    return np.asarray(r_hat["x_latent"])
+
+
 def worst_latents(trace: Any, number: int = 20) -> Any:
     """The latents with the largest r_hat, as a dataset, largest last."""
     latents = trace.posterior[["x_latent"]]
-    r_hat = np.asarray(az.rhat(latents)["x_latent"])
+    r_hat = latent_rhat(trace)
     return latents.isel(x_latent_dim=np.argsort(np.nan_to_num(r_hat, nan=np.inf))[-number:])
 
 
@@ -112,7 +118,7 @@ def places(latents: np.ndarray, apart: float = 1.0) -> list[list[int]]:
 
 def verdict(trace: Any) -> str:
     """Whether the chains agree, in words."""
-    r_hat = float(np.asarray(az.rhat(trace.posterior[["x_latent"]])["x_latent"]).max())
+    r_hat = float(latent_rhat(trace).max())
     groups = places(np.asarray(trace.posterior["x_latent"]))
     log_density = np.asarray(trace.sample_stats["lp"]).mean(axis=1)
     diverging = int(np.asarray(trace.sample_stats["diverging"]).sum())

@@ -97,14 +97,14 @@ def posterior_images(
             )
         )
     flat = array.reshape(-1, *array.shape[array.ndim - event_ndim :])
-    mean = flat.mean(axis=0) if mean is None else np.asarray(mean)
-    sd = flat.std(axis=0) if sd is None else np.asarray(sd)
-    truth = None if truth is None else np.asarray(truth)
-    low, high = _limits(mean, truth) if limits is None else limits
+    mean_ = np.asarray(flat.mean(axis=0) if mean is None else mean)
+    sd_ = np.asarray(flat.std(axis=0) if sd is None else sd)
+    truth_ = None if truth is None else np.asarray(truth)
+    low, high = _limits(mean_, truth_) if limits is None else limits
 
     chosen = _spread(array.shape[: array.ndim - event_ndim], num_draws)
-    top = [truth is not None, data is not None, True, True, residual is not None]
-    aspect = mean.shape[0] / mean.shape[1]
+    top = [truth_ is not None, data is not None, True, True, residual is not None]
+    aspect = mean_.shape[0] / mean_.shape[1]
     ratios = [1 / sum(top), 1 / len(chosen)]  # both rows are as wide as the figure
     words = textwrap.wrap(caption or "", 125)
     height = WIDTH * aspect * sum(ratios) + 1.3 + 0.16 * len(words)
@@ -120,14 +120,14 @@ def posterior_images(
         axes.set_title(name, fontsize=11)
         return axes
 
-    if truth is not None:
-        _image(panel("truth"), truth, low, high)
+    if truth_ is not None:
+        _image(panel("truth"), truth_, low, high)
     if data is not None:
         _data(panel("data"), np.asarray(data), low, high)
     shown = panel("posterior mean")
-    _scale(shown, _image(shown, mean, low, high))
+    _scale(shown, _image(shown, mean_, low, high))
     shown = panel("posterior sd")
-    spread = sd.mean(axis=-1) if event_ndim == 3 else sd
+    spread = sd_.mean(axis=-1) if event_ndim == 3 else sd_
     _scale(shown, _image(shown, spread, 0.0, _positive(spread), "magma"))
     if residual is not None:
         shown, values = panel("residual"), np.asarray(residual)

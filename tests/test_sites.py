@@ -1,4 +1,4 @@
-"""How a prior enters a model: `latent`, `sample` and `LatentReparam` against models written by hand."""
+"""How a prior enters a model: sites, densities and refusals, against models written by hand."""
 
 import equinox as eqx
 import jax
@@ -181,9 +181,7 @@ def test_reparam_config_says_how_noise_enters():
 def test_unrecorded(prior, noise):
     """The event stays out of the trace and is the same; one that is data stays in it."""
     obs = X if noise is None and prior.density == "conditional" else None
-    kept, left = (
-        ngp.latent(one_site, noise=noise, record=record) for record in (True, False)
-    )
+    kept, left = (ngp.latent(one_site, noise=noise, record=record) for record in (True, False))
     trace = trace_of(left, prior, obs)
     assert set(sites(trace)) == ({"x_latent", "x"} if obs is not None else {"x_latent"})
     event = handlers.seed(left, jax.random.key(0))(prior, obs)
@@ -585,7 +583,9 @@ def test_values_that_reach_the_latent_are_taken():
     model = ngp.latent(one_site)
     latent = {"x_latent": Z}
     for handler in (handlers.condition, handlers.do, handlers.substitute):
-        np.testing.assert_allclose(trace_of(handler(model, latent), gan())["x"]["value"], generate(Z))
+        np.testing.assert_allclose(
+            trace_of(handler(model, latent), gan())["x"]["value"], generate(Z)
+        )
     replayed = handlers.replay(model, trace_of(model, gan()))
     np.testing.assert_array_equal(
         handlers.trace(replayed).get_trace(gan())["x"]["value"],

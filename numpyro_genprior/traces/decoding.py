@@ -118,9 +118,10 @@ class Draws:
         return array
 
     def _batch_size(self, batch_size: int | None, caller: str) -> int:
-        if batch_size is None:
-            batch_size = BATCH_ELEMENTS // max(math.prod(self.event_shape), 1)
-        elif batch_size < 1:
+        size = BATCH_ELEMENTS // max(math.prod(self.event_shape), 1)
+        if batch_size is not None:
+            size = batch_size
+        if batch_size is not None and batch_size < 1:
             raise ValueError(
                 message(
                     f"{caller}: batch_size is not a number of draws",
@@ -129,7 +130,7 @@ class Draws:
                     remedy="leave it out to choose by the size of an event",
                 )
             )
-        return max(1, min(batch_size, self.number))
+        return max(1, min(size, self.number))
 
     def batches(self) -> Iterator[Batch]:
         """The draws in batches of one size, the last one padded with its first draw."""

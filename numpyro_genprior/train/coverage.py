@@ -21,7 +21,7 @@ def _off_diagonal_mean(distances: Array) -> Array:
 
 
 def energy_distance(samples: ArrayLike, data: ArrayLike) -> Array:
-    """Energy distance between two samples, 2 E|X−Y| − E|X−X'| − E|Y−Y'|, without bias.
+    """Energy distance between two samples, ``2 E|X−Y| − E|X−X'| − E|Y−Y'|``, without bias.
 
     Zero in expectation exactly when both have one law (Székely & Rizzo 2013, *Energy statistics*).
 

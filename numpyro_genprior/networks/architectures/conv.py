@@ -233,7 +233,7 @@ class ConvEncoder(eqx.Module):
 
 @register
 class ConvCritic(eqx.Module):
-    """Strided convolutions and dense layers from an image to a number, for :func:`fit_gan`.
+    """Strided convolutions and dense layers from an image to a number: a critic.
 
     Parameters
     ----------

@@ -168,7 +168,7 @@ class MLPEncoder(eqx.Module):
 
 @register
 class MLPCritic(eqx.Module):
-    """A multilayer perceptron from an event to a number, the adversary of :func:`fit_gan`.
+    """A multilayer perceptron from an event to a number: a critic.
 
     Parameters
     ----------
