@@ -175,7 +175,7 @@ class GaussianPrior(Prior):
 
     def _log_prob(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
         rank = self._factor.shape[-1]
-        factor = self._factor.reshape(-1, rank)
+        factor = self._factor.reshape(self._loc.size, rank)
         diagonal, residual = self._diagonal.reshape(-1), (x - self._loc).reshape(-1)
         weighted = factor / diagonal[:, None]
         capacitance = jnp.eye(rank, dtype=factor.dtype) + factor.T @ weighted
