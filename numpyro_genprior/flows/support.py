@@ -27,6 +27,8 @@ _ELEMENTWISE = (
     fb.SoftPlus,
     fb.Tanh,
 )
+# Of these, what maps the real line onto itself whatever its parameters, traced ones included.
+_ONTO = (fb.Affine, fb.Identity, fb.LeakyTanh, fb.Loc, fb.Permute, fb.Flip, fb.Reshape, fb.Scale)
 _WRAPPERS = (fb.Invert, fb.Vmap, fb.EmbedCondition, fb.NumericalInverse)
 
 Box = tuple[np.ndarray, np.ndarray]
@@ -38,7 +40,8 @@ def image_of_support(bijection: Any, latent: Distribution) -> constraints.Constr
     if box is None:
         return None
     try:
-        image = _image(bijection, box)
+        with jax.ensure_compile_time_eval():  # also where a traced model builds the prior
+            image = _image(bijection, box)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
         return None
     return None if image is None else _constraint(*image)
@@ -71,6 +74,8 @@ def _image(bijection: Any, box: Box) -> Box | None:
         return box
     if isinstance(bijection, (fb.Concatenate, fb.Stack)):
         return _image_of_pieces(bijection, box)
+    if _is_real(box) and isinstance(bijection, _ONTO):
+        return box
     if _is_elementwise(bijection):
         with np.errstate(all="ignore"):
             corners = [np.asarray(bijection.transform(jnp.asarray(c))) for c in box]

@@ -282,12 +282,17 @@ def random_key(key: Any) -> jax.Array:
     return key
 
 
+def _all(test: Callable[[Any], Any], array: Any) -> bool:
+    """Test a concrete array by NumPy: inside a traced model JAX would trace the test, too."""
+    return bool(np.all(test(np.asarray(array))))
+
+
 def weights_finite(tree: Any, what: str) -> None:
     """Refuse NaN and infinite weights. Traced weights cannot be looked at, and are not."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if isinstance(leaf, Tracer) or not hasattr(leaf, "dtype"):
             continue
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact) or bool(jnp.all(jnp.isfinite(leaf))):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact) or _all(np.isfinite, leaf):
             continue
         raise ValueError(
             message(
@@ -316,12 +321,12 @@ def positive(scale: ArrayLike, what: str, shape: tuple[int, ...]) -> jax.Array:
                 remedy="give one value, or one value for each entry of the event",
             )
         )
-    if not isinstance(scale, Tracer) and not bool(jnp.all(scale > 0)):
+    if not isinstance(scale, Tracer) and not _all(lambda s: s > 0, scale):
         raise ValueError(
             message(
                 f"{what} is not positive",
                 expected="values above zero",
-                got=float(jnp.min(scale)),
+                got=float(np.min(np.asarray(scale))),
                 remedy="pass a standard deviation; for no noise at all use GANPrior",
             )
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
@@ -89,12 +90,13 @@ class Condition:
 def _check_labels(array: jax.Array) -> None:
     if isinstance(array, Tracer) or array.dtype == bool or array.size == 0:
         return
-    if int(jnp.max(jnp.abs(array))) > LARGEST_LABEL:
+    largest = int(np.max(np.abs(np.asarray(array))))
+    if largest > LARGEST_LABEL:
         raise ValueError(
             message(
                 "An integer condition is too large to be held exactly",
                 expected=f"labels up to {LARGEST_LABEL}",
-                got=int(jnp.max(jnp.abs(array))),
+                got=largest,
                 remedy="number the labels from zero, or pass a float condition",
             )
         )
