@@ -63,7 +63,7 @@ class FlowPrior(Prior):
     >>> from flowjax.distributions import LogNormal
     >>> prior = ngp.FlowPrior(LogNormal(jnp.zeros(3)))
     >>> prior.support
-    Independent(Positive(lower_bound=0.0), 1)
+    IndependentConstraint(Positive(lower_bound=0.0), 1)
     >>> prior.log_prob(jnp.ones(3)).shape
     ()
     """
