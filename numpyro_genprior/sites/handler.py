@@ -72,6 +72,12 @@ class latent(numpyro.handlers.reparam):
         self._events: dict[int, Any] = {}  # message in flight -> the event made for it
         super().__init__(model, config=self._applies)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.fn is None:  # @ngp.latent(explicit=True)
+            options = {"explicit": self.explicit, "noise": self.noise, "record": self.record}
+            return latent(*args, **options, **kwargs)
+        return super().__call__(*args, **kwargs)
+
     def _applies(self, site: dict[str, Any]) -> LatentReparam | None:
         prior = unwrap(site["fn"])
         if not isinstance(prior, Prior) or not needs_latent(prior, self.explicit):
