@@ -74,7 +74,7 @@ class latent(numpyro.handlers.reparam):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.fn is None:  # @ngp.latent(explicit=True)
-            options = {"explicit": self.explicit, "noise": self.noise, "record": self.record}
+            options: Any = {"explicit": self.explicit, "noise": self.noise, "record": self.record}
             return latent(*args, **options, **kwargs)
         return super().__call__(*args, **kwargs)
 
