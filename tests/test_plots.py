@@ -1,0 +1,79 @@
+"""`posterior_images`: what is on the figure, and what it says when it cannot be drawn."""
+
+import sys
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+
+import numpyro_genprior as ngp
+
+
+@pytest.fixture
+def draws(rng):
+    return rng.uniform(size=(4, 30, 8, 6))
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    pyplot.close("all")
+
+
+def panels(figure):
+    return {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+def test_the_panels_show_what_they_say(draws):
+    truth, data = draws[0, 0], np.full((8, 6), np.nan)
+    data[:4] = truth[:4]
+    figure = ngp.plots.posterior_images(
+        draws, truth=truth, data=data, residual=data - truth, title="a digit", caption="word " * 60
+    )
+    shown = panels(figure)
+    for name, values in {
+        "truth": truth,
+        "posterior mean": draws.mean((0, 1)),
+        "posterior sd": draws.std((0, 1)),
+    }.items():
+        np.testing.assert_allclose(shown[name].images[0].get_array(), values)
+    assert shown["data"].images[0].get_array().mask[4:].all()  # hidden pixels
+    assert len([t for t in titles(figure) if t.startswith("draw")]) == 6
+    assert figure.get_suptitle() == "a digit"
+    assert figure.get_supxlabel().replace("\n", " ").split() == ["word"] * 60
+    figure.canvas.draw()  # lays out without a warning
+
+
+def test_draws_come_from_all_chains(draws):
+    for number in (2, 4, 6, 9):
+        figure = ngp.plots.posterior_images(draws, num_draws=number)
+        named = [t.split()[-1] for t in titles(figure) if t.startswith("draw")]
+        assert len(named) == number
+        assert len(set(named)) == min(number, 4)
+
+
+def test_few_draws_moments_from_elsewhere_and_colours(rng):
+    mean, sd = np.zeros((8, 8)), np.ones((8, 8))
+    figure = ngp.plots.posterior_images(
+        rng.uniform(size=(3, 8, 8)), mean=mean, sd=sd, data=rng.normal(size=20)
+    )
+    assert titles(figure).count("draw") == 3
+    np.testing.assert_array_equal(panels(figure)["posterior mean"].images[0].get_array(), mean)
+    colour = ngp.plots.posterior_images(rng.uniform(size=(10, 8, 8, 3)), event_ndim=3)
+    assert panels(colour)["draw"].images[0].get_array().shape == (8, 8, 3)
+    colour.canvas.draw()
+
+
+def test_what_is_no_image(rng):
+    with pytest.raises(ValueError, match="Reshape the events"):
+        ngp.plots.posterior_images(rng.normal(size=(8, 8)))
+
+
+def test_without_matplotlib(draws, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install numpyro_genprior\[plots\]"):
+        ngp.plots.posterior_images(draws)
