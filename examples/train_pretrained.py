@@ -120,6 +120,7 @@ class Trained:
     architecture: str
     training: str
     fit: dict[str, str]
+    kept: Any = None  # what the file holds, where that is a part of the prior
 
 
 def epochs(smoke: bool, batch_size: int, max_epochs: int, patience: int) -> dict[str, Any]:
@@ -176,15 +177,20 @@ def train_vae(key: jax.Array, data: Data, setting: dict[str, Any], nets: Any, **
     return fit_vae(key, data.train, latent_size=decoder.latent_size, **settings)
 
 
+# Under beta = 1 the encoder leaves holes in the standard normal, and samples from these are not
+# digits: coverage of held-out images 0.62, against a reconstruction error of 0.0063.
+BETA = 2.0
+
+
 def mnist_vae(key: jax.Array, data: Data, smoke: bool) -> Trained:
     keys = jr.split(key, 3)
     nets = (MLPDecoder(20, (28, 28), key=keys[0]), MLPEncoder((28, 28), 20, key=keys[1]))
-    result = train_vae(keys[2], data, epochs(smoke, 128, 250, 25), nets, augment=shift)
+    result = train_vae(keys[2], data, epochs(smoke, 128, 120, 25), nets, beta=BETA, augment=shift)
     return Trained(
         result.prior,
         "decoder 20-500-500-784, relu, sigmoid output; encoder 784-500-500-20 (loc, scale); "
         "Gaussian noise of one learnt scale",
-        history(result, "fit_vae", ", images moved by up to a pixel"),
+        history(result, "fit_vae", f", beta {BETA:g}, images moved by up to a pixel"),
         vae_fit(result.prior, data),
     )
 
@@ -192,15 +198,15 @@ def mnist_vae(key: jax.Array, data: Data, smoke: bool) -> Trained:
 def mnist_conv_vae(key: jax.Array, data: Data, smoke: bool) -> Trained:
     keys = jr.split(key, 3)
     nets = (
-        ConvDecoder(16, (28, 28), channels=(32, 16), hidden=(256,), key=keys[0]),
-        ConvEncoder((28, 28), 16, channels=(16, 32), hidden=(256,), key=keys[1]),
+        ConvDecoder(16, (28, 28), channels=(32, 16), hidden=(128,), key=keys[0]),
+        ConvEncoder((28, 28), 16, channels=(16, 32), hidden=(128,), key=keys[1]),
     )
-    result = train_vae(keys[2], data, epochs(smoke, 128, 120, 25), nets, augment=shift)
+    result = train_vae(keys[2], data, epochs(smoke, 128, 100, 25), nets, beta=BETA, augment=shift)
     return Trained(
         result.prior,
-        "decoder 16-256-7×7×32, transposed convolutions (kernel 4, stride 2) to 14×14×16 and "
+        "decoder 16-128-7×7×32, transposed convolutions (kernel 4, stride 2) to 14×14×16 and "
         "28×28, relu, sigmoid output; encoder its mirror image; Gaussian noise of one learnt scale",
-        history(result, "fit_vae", ", images moved by up to a pixel"),
+        history(result, "fit_vae", f", beta {BETA:g}, images moved by up to a pixel"),
         vae_fit(result.prior, data),
     )
 
@@ -220,7 +226,7 @@ def gan_fit(prior: Any, data: Data) -> dict[str, str]:
 
 
 def mnist_gan(key: jax.Array, data: Data, smoke: bool) -> Trained:
-    keys = jr.split(jr.key(1), 3)  # the run whose weights ship; others differ little
+    keys = jr.split(key, 3)
     nets = (
         MLPDecoder(32, (28, 28), hidden=(256, 512), key=keys[0]),
         MLPCritic((28, 28), hidden=(512, 256), key=keys[1]),
@@ -263,6 +269,7 @@ def mnist_flow(key: jax.Array, data: Data, smoke: bool, vae: Any) -> Trained:
         "layers (8 knots, conditioners of width 64) over a standard normal",
         history(result, "fit_flow", " on draws from the encoder at the training images"),
         vae_fit(prior, data),
+        kept=result.prior,  # the rest is mnist_vae's
     )
 
 
@@ -316,9 +323,9 @@ def digits_flow(key: jax.Array, data: Data, smoke: bool) -> Trained:
     flow_key, fit_key = jr.split(key)
     flow = SplineCouplingFlow(
         (8, 8),
-        layers=8,
+        layers=6,
         knots=8,
-        width=128,
+        width=64,
         loc=data.train.mean(0),
         scale=np.sqrt(data.train.var(0) + noise**2),
         key=flow_key,
@@ -334,7 +341,7 @@ def digits_flow(key: jax.Array, data: Data, smoke: bool) -> Trained:
     )
     return Trained(
         result.prior,
-        "eight rational-quadratic spline coupling layers (8 knots, conditioners of width 128) over "
+        "six rational-quadratic spline coupling layers (8 knots, conditioners of width 64) over "
         f"a standard normal, on the pixels; a law of images with noise of sd {noise} added, "
         "without which pixels that are always 0 have no density",
         history(result, "fit_flow"),
@@ -425,7 +432,7 @@ def main(argv: list[str] | None = None) -> None:
             extra["vae"] = ngp.load(args.out / "mnist_vae.safetensors")
         trained = RECIPES[name](key, data, args.smoke, **extra)
         path = args.out / f"{name}.safetensors"
-        ngp.save(path, trained.prior)
+        ngp.save(path, trained.prior if trained.kept is None else trained.kept)
         option = " --data mnist_train10k.npz" if args.data and family == "mnist" else ""
         command = f"python examples/train_pretrained.py --only {name}{option}"
         text = card(name, trained, data, command)

@@ -12,10 +12,14 @@ from importlib.resources.abc import Traversable
 from numpyro_genprior import io
 from numpyro_genprior.errors import message
 from numpyro_genprior.priors.prior import Prior
+from numpyro_genprior.priors.vae import VAEPrior
 
 __all__ = ["card", "load", "names"]
 
 _SUFFIX = ".safetensors"
+
+# Whose file holds a law for the latents of another's decoder, so that its weights ship once.
+_DECODERS = {"mnist_flow": "mnist_vae"}
 
 
 def names() -> tuple[str, ...]:
@@ -65,7 +69,13 @@ def load(name: str) -> Prior:
     (8, 8)
     """
     with resources.as_file(_file(name, _SUFFIX)) as path:
-        return io.load(path)
+        prior = io.load(path)
+    if name not in _DECODERS:
+        return prior
+    vae = load(_DECODERS[name])
+    if not isinstance(vae, VAEPrior):
+        raise TypeError(f"{_DECODERS[name]} must be a VAEPrior, got {type(vae).__name__}.")
+    return VAEPrior(vae.net, prior, scale=vae.scale, encoder=vae.encoder)
 
 
 def card(name: str) -> str:

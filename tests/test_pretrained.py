@@ -52,7 +52,7 @@ def test_samples_cover_held_out_digits(name, held_out):
     if CLASSES[name] == "FlowPrior":  # a law of images with noise added, as its card says
         held_out = held_out + 0.05 * jr.normal(jr.key(1), held_out.shape)
     figures = sample_coverage(prior.sample(jr.key(0), (297,)), held_out)
-    assert figures["coverage"] > 0.8
+    assert figures["coverage"] > 0.7
     assert 0.8 < figures["diversity"] < 1.2
 
 
@@ -69,3 +69,10 @@ def test_unknown_name():
         pretrained.load("cats")
     with pytest.raises(ValueError, match="train your own"):
         pretrained.card("cats")
+
+
+def test_flow_is_another_law_for_the_latents_of_the_vae():
+    flow, vae = pretrained.load("mnist_flow"), pretrained.load("mnist_vae")
+    assert type(flow.latent).__name__ == "FlowPrior"
+    z = jnp.linspace(-1, 1, 20)
+    np.testing.assert_array_equal(flow.decode(z), vae.decode(z))
