@@ -23,8 +23,17 @@ from numpyro.optim import Adam
 
 import numpyro_genprior as ngp
 from numpyro_genprior.testing import CHECKS, check_prior
+from numpyro_genprior.testing.expect import decoded, log_prob_of, sampled
 
 IN_DOUBLE_PRECISION = ("density_against_jacobian", "gradients")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_compilation():
+    """Hundreds of tiny programs, each run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(params=CASES.values(), ids=repr, scope="module")
@@ -81,26 +90,24 @@ def test_weights_are_leaves(case, prior):
         )  # an output of 0 or sigmoid(0)
 
 
-def test_batched_conditions(case, prior, key):
+@pytest.mark.parametrize("case", [c for c in CASES.values() if c.conditional], ids=repr)
+def test_batched_conditions(case, key):
     """Leading dimensions of the condition are the batch, in `given` and at construction."""
-    if not case.conditional:
-        pytest.skip("unconditional")
+    prior = made(case.name)
     one = prior.condition
     many = jnp.stack([one, one - 1, one - 2])
-    batch = prior.given(many)
+    batch, each = prior.given(many), [prior.given(c) for c in many]
     assert batch.batch_shape == (3,)
     assert batch.condition.dtype == one.dtype
     z = prior.latent.sample(key, (3,))
-    decode = jax.jit(lambda p, z, c: p.given(c).decode(z))
-    rows = jnp.stack([decode(prior, z_, c) for c, z_ in zip(many, z, strict=True)])
-    np.testing.assert_allclose(decode(prior, z, many), rows, rtol=2e-5, atol=2e-6)
-    assert not np.allclose(rows[1], decode(prior, z[1], one))
-    x = jax.jit(lambda p, k: p.sample(k, (2,)))(batch, key)
+    rows = jnp.stack([decoded(p, z_) for p, z_ in zip(each, z, strict=True)])
+    np.testing.assert_allclose(decoded(batch, z), rows, rtol=2e-5, atol=2e-6)
+    assert not np.allclose(rows[1], decoded(prior, z[1]))
+    x = sampled(batch, key, (2,))
     assert x.shape == (2, 3, *case.event_shape)
     if case.exact:
-        log_prob = jax.jit(lambda p, x, c: p.given(c).log_prob(x))
-        rows = jnp.stack([log_prob(prior, x[:, i], c) for i, c in enumerate(many)], 1)
-        np.testing.assert_allclose(log_prob(prior, x, many), rows, rtol=2e-4, atol=1e-4)
+        rows = jnp.stack([log_prob_of(p, x[:, i]) for i, p in enumerate(each)], 1)
+        np.testing.assert_allclose(log_prob_of(batch, x), rows, rtol=2e-4, atol=1e-4)
     check_prior(batch, checks=["shapes", "plates", "pytree"])
 
 

@@ -12,6 +12,15 @@ from numpyro_genprior.testing import directional_derivatives
 
 pytestmark = pytest.mark.float64
 
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_compilation():
+    """Hundreds of tiny programs, each run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 # FlowJAX finds one direction of a block neural autoregressive flow by bisection to 1e-5.
 ITERATIVE = 2e-2
 
@@ -43,9 +52,11 @@ def test_score(case, key):
     """The score is the gradient of log_prob by the event, one event at a time."""
     prior = case.make(jax.random.key(1))
     x = prior.sample(key, (3,))
-    expected = jax.grad(lambda x: prior.log_prob(x).sum())(x)
-    np.testing.assert_allclose(prior.score(x), expected, rtol=1e-9, atol=1e-9)
-    assert prior.score(x[0]).shape == case.event_shape
+    score, expected = jax.jit(
+        lambda p, x: (p.score(x), jax.grad(lambda x: p.log_prob(x).sum())(x))
+    )(prior, x)
+    np.testing.assert_allclose(score, expected, rtol=1e-9, atol=1e-9)
+    assert jax.eval_shape(prior.score, x[0]).shape == case.event_shape
 
 
 def test_labels_take_part_and_are_not_differentiated():

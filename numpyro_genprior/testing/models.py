@@ -99,7 +99,7 @@ def _plates(prior: Prior, key: jax.Array) -> None:
         (masked, terms[0] - noise),
     ):
         seeded = handlers.seed(latent(model, explicit=explicit), key)
-        got, _ = log_density(seeded, (prior,), {}, params)
+        got = jax.jit(lambda p, z, m=seeded: log_density(m, (p,), {}, z)[0])(prior, params)
         what = f"The log density of the latent is wrong in a {model.__name__} plate"
         expect_close(got, total, what, remedy="give the latent the wrappers of the event")
 
@@ -140,13 +140,13 @@ def _predictive(prior: Prior, key: jax.Array) -> None:
 
     explicit = prior.density == "exact"
     handled = latent(model, explicit=explicit)
-    for parallel in (False, True):
-        predict = Predictive(handled, num_samples=2, parallel=parallel)
-        for k in (key, jr.key_data(key)):
-            sites = jax.eval_shape(predict, k, prior)
-            shapes = {name: value.shape for name, value in sites.items()}
-            expect_sites(prior, explicit, shapes, (2,), f"Predictive(parallel={parallel})")
-    draws = Predictive(handled, num_samples=2)(key, prior)
+    serial = Predictive(handled, num_samples=2)
+    sites = jax.eval_shape(serial, jr.key_data(key), prior)
+    shapes = {name: value.shape for name, value in sites.items()}
+    expect_sites(prior, explicit, shapes, (2,), "Predictive")
+    draws = jax.jit(Predictive(handled, num_samples=2, parallel=True))(key, prior)
+    shapes = {name: value.shape for name, value in draws.items()}
+    expect_sites(prior, explicit, shapes, (2,), "Predictive(parallel=True)")
     event = decoded(prior, draws["x_latent"])
     if prior.density == "conditional":
         loc, scale = prior.event_loc_scale(draws["x_latent"])  # type: ignore[attr-defined]
