@@ -373,6 +373,11 @@ def a_flow_whose_support_is_unknown():
     ngp.FlowPrior(fb.Chain([fb.Exp(), spline]))
 
 
+@mistake(NotImplementedError, r"Build it the other way round \(FlowJAX: invert=False\)")
+def a_flow_that_cannot_be_sampled():
+    ngp.FlowPrior(ff.planar_flow(KEY, base_dist=fd.StandardNormal((2,)), flow_layers=1))
+
+
 @mistake(ValueError, r"Move the condition into the bijection")
 def a_flow_over_a_conditional_base():
     base = ff.coupling_flow(KEY, base_dist=fd.StandardNormal((2,)), cond_dim=1, flow_layers=1)

@@ -77,7 +77,7 @@ def abstract_event(decode: Callable[..., Any], z: jax.ShapeDtypeStruct) -> Any:
     """Shape and dtype of g(z) for a generator without a condition, or why there is none."""
     try:
         output = jax.eval_shape(lambda z: decode(z, None), z)
-    except OutputError:
+    except (OutputError, NotImplementedError):
         raise
     except Exception as error:
         raise _explained(decode, z, error) from error
@@ -139,7 +139,7 @@ def fit_condition(
             try:
                 with jax.numpy_rank_promotion(mode):
                     return fitted, one_array(output(fitted))
-            except OutputError:
+            except (OutputError, NotImplementedError):
                 raise
             except Exception as error:
                 first_error = first_error or error

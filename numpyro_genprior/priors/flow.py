@@ -114,7 +114,17 @@ class FlowPrior(Prior):
     def _forward(self, z: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
         dtype = self._flow.dtype(z)
         flow = self._flow.promoted(z)
-        return self._adapter.forward(flow, promote(z, dtype), condition)
+        try:
+            return self._adapter.forward(flow, promote(z, dtype), condition)
+        except NotImplementedError as error:
+            raise NotImplementedError(
+                message(
+                    f"The flow {type(flow).__name__} has no forward direction ({error or '...'})",
+                    expected="a flow that maps its latent to an event",
+                    remedy="build it the other way round (FlowJAX: invert=False), or of layers "
+                    "that invert (planar_flow: negative_slope=0.1)",
+                )
+            ) from error
 
     def _decode(self, z: jax.Array, condition: Any) -> jax.Array:
         return self._forward(z, condition)[0]
