@@ -69,8 +69,9 @@ def event_moments(
     quantiles
         Levels in [0, 1].
     noise
-        Whether the event has its decoder noise (a `VAEPrior`'s), or is g(z) alone. Match it to
-        the model: False where the model ran with ``noise="none"``.
+        Whether the event has its decoder noise (a `VAEPrior`'s), or is g(z) alone. Where the model
+        ran with ``noise="none"`` its site is g(z), with the moments that False gives; True adds the
+        noise that the model left out.
     condition
         One condition a draw, where the condition was inferred, too. None for the prior's own.
     batch_size
