@@ -171,8 +171,11 @@ def _batch_moments(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean, sum of squared deviations and sum of noise variances of the first `count` draws."""
     loc, scale = _law(prior, z, condition, noise)
-    real = (jnp.arange(loc.shape[0]) < count).reshape(-1, *(1,) * (loc.ndim - 1))
-    total = partial(jnp.sum, axis=0, where=real)
+    real = (jnp.arange(loc.shape[0]) < count).astype(loc.dtype)
+
+    def total(values: jax.Array) -> jax.Array:  # as a product: a sum over the first axis is slow
+        return jnp.tensordot(real, values, 1, precision="highest")
+
     number = jnp.asarray(count, loc.dtype)
     mean = total(loc) / number
     deviation = loc - mean[None]
