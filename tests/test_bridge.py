@@ -162,3 +162,23 @@ def test_bounded_laws_have_their_support(name):
     assert np.all(prior.support(x))
     size = effective_sample_size(x[None])
     np.testing.assert_array_less(np.abs(x.mean(0) - mean), 5 * x.std(0) / np.sqrt(size))
+
+
+def test_a_prior_built_inside_the_model():
+    """In a traced model, with traced parameters: a hyperprior on the scale of a bounded law."""
+
+    def built(x):
+        s = numpyro.sample("s", dist.HalfNormal(1.0))
+        law = fd.LogNormal(jnp.zeros(1), s * jnp.ones(1))
+        prior = ngp.FlowPrior(law, support=dist.constraints.positive)
+        numpyro.sample("x", prior, obs=x)
+
+    mcmc = MCMC(NUTS(built), num_warmup=300, num_samples=1000, progress_bar=False)
+    mcmc.run(jax.random.key(0), jnp.full(1, 2.0))
+    s = np.asarray(mcmc.get_samples()["s"])
+    # the posterior of s by quadrature: HalfNormal(s) LogNormal(2; 0, s)
+    grid = np.linspace(1e-3, 8, 20_000)
+    weights = np.exp(-(grid**2) / 2 - np.log(2.0) ** 2 / (2 * grid**2)) / grid
+    mean = np.sum(grid * weights) / np.sum(weights)
+    size = effective_sample_size(s[None])
+    assert abs(s.mean() - mean) < 5 * s.std() / np.sqrt(size)

@@ -10,8 +10,16 @@ import pytest
 from flowjax import distributions as fd
 from numpyro import handlers
 from numpyro.contrib.control_flow import cond, scan
-from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO, TraceMeanField_ELBO
-from numpyro.infer.util import log_density
+from numpyro.infer import (
+    MCMC,
+    NUTS,
+    SVI,
+    Predictive,
+    Trace_ELBO,
+    TraceMeanField_ELBO,
+    init_to_value,
+)
+from numpyro.infer.util import initialize_model, log_density
 from numpyro.optim import Adam
 
 import numpyro_genprior as ngp
@@ -598,6 +606,21 @@ def test_values_that_reach_the_latent_are_taken():
 def test_events_alone_are_refused_by_predictive(key):
     with pytest.raises(ValueError, match="x_latent"):
         Predictive(decorated, {"x": X[None]})(key, gan())
+
+
+def test_a_start_at_an_event_is_refused(key):
+    """NumPyro takes no notice of a start for a deterministic site."""
+
+    def start(**values):
+        strategy = init_to_value(values=values)
+        return initialize_model(key, decorated, init_strategy=strategy, model_args=(gan(), X))
+
+    with pytest.raises(ValueError, match=r"Give a value to 'x_latent'"):
+        start(x=X)
+    np.testing.assert_array_equal(start(x_latent=Z).param_info.z["x_latent"], Z)
+    scoped = handlers.scope(ngp.latent(one_site), prefix="a")
+    with pytest.raises(ValueError, match=r"Give a value to 'a/x_latent'"):
+        trace_of(handlers.condition(scoped, {"a/x": X}), gan())
 
 
 @pytest.mark.parametrize("parallel", [False, True])
