@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from numpyro_genprior.networks.closure import open_closure
+from numpyro_genprior.networks.pickling import check_pickles
 from numpyro_genprior.networks.static import Static
 
 DATA, STATIC = "data", "static"
@@ -153,27 +152,8 @@ class Frozen:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         net = self.net
-        try:
-            held = _active_pickler().dumps(net)
-            if b"_Missing" in held:
-                raise TypeError("Equinox's mark of an absent field, inside of a function, is lost")
-        except Exception as error:
-            raise TypeError(
-                f"A network of type {type(net).__name__} cannot be pickled ({error}). "
-                "Keep a prior with ngp.save(path, prior) and read it with ngp.load; for copies "
-                "between processes of this program cloudpickle may do."
-            ) from error
+        check_pickles(net)
         return Frozen, (net,)
-
-
-def _active_pickler() -> Any:
-    """Give cloudpickle when it is what is pickling us (it can hold lambdas), else pickle."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] == "cloudpickle":
-            return sys.modules["cloudpickle"]
-        frame = frame.f_back
-    return pickle
 
 
 def _thaw(leaf: Any) -> Any:

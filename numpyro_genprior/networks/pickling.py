@@ -1,0 +1,68 @@
+"""What pickle and cloudpickle can keep of a network, and what they would break."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import types
+from typing import Any
+
+import equinox as eqx
+import jax
+
+
+def check_pickles(net: Any) -> None:
+    """Refuse a network that the pickler at work cannot hold, or would restore broken.
+
+    Raises
+    ------
+    TypeError
+        Naming `ngp.save`, which keeps any prior.
+    """
+    try:
+        if _hides_module(jax.tree.leaves(net)):
+            raise TypeError("a function inside of it closes over an Equinox module")
+        _active_pickler().dumps(net)
+    except Exception as error:
+        raise TypeError(
+            f"A network of type {type(net).__name__} cannot be pickled ({error}). "
+            "Keep a prior with ngp.save(path, prior) and read it with ngp.load; for copies "
+            "between processes of this program cloudpickle may do."
+        ) from error
+
+
+def _hides_module(values: list[Any], seen: tuple[Any, ...] = ()) -> bool:
+    """Whether a plain function among `values` closes over an Equinox module.
+
+    FlowJAX's couplings keep their transformer so. Equinox marks absent fields by an object that
+    it compares by identity; inside a function cloudpickle copies the mark, and the copied flow
+    fails, or fails to match its own structure, when it is called.
+    """
+    for function in values:
+        if not isinstance(function, types.FunctionType) or any(function is f for f in seen):
+            continue
+        cells = [c.cell_contents for c in function.__closure__ or () if _is_bound(c)]
+        inside = jax.tree.leaves(cells, is_leaf=lambda node: isinstance(node, eqx.Module))
+        if any(isinstance(node, eqx.Module) for node in inside):
+            return True
+        if _hides_module(inside, (*seen, function)):
+            return True
+    return False
+
+
+def _is_bound(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def _active_pickler() -> Any:
+    """Give cloudpickle when it is what is pickling us (it can hold lambdas), else pickle."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] == "cloudpickle":
+            return sys.modules["cloudpickle"]
+        frame = frame.f_back
+    return pickle
