@@ -631,6 +631,17 @@ def test_draws_for_an_undecorated_model_warn(parallel, key):
         Predictive(undecorated, {"x_latent": draws["x_latent"]}, parallel=parallel)(key, gan())
 
 
+def test_a_latent_substituted_into_an_undecorated_model_warns(key):
+    """A flow hands NumPyro its intermediates; that path must not be silent either."""
+
+    def model(prior):
+        return numpyro.sample("x", prior)
+
+    given = handlers.substitute(model, {"x_latent": jnp.zeros(flow().event_shape)})
+    with pytest.warns(UserWarning, match=r"Decorate the model with @ngp\.latent"):
+        handlers.seed(given, key)(flow())
+
+
 @pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("noise", [None, "centered", "none"])
 def test_draws_give_their_events_back(noise, parallel, key):

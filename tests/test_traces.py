@@ -223,6 +223,8 @@ def test_unrecorded_events_stay_out(mcmc):
         ({"event_dims": {"x": ("n", "m"), "y": ("n",)}}, "its own names"),
         ({"coords": {"row": [1, 2]}}, "one coordinate for each"),
         ({"prior": 3}, "pass key="),
+        ({"prior": 0, "key": jax.random.key(0)}, "pass e.g. prior=500"),
+        ({"batch_size": 0}, "leave it out"),
         ({"posterior_predictive": True}, "pass key="),
         ({"posterior_predictive": {"y": np.zeros((7, 2, 4))}}, "one draw of it for every draw"),
     ],

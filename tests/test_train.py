@@ -281,3 +281,20 @@ def test_decoder_with_two_outputs_and_augmentation():
     )
     assert result.prior.scale is None
     assert result.prior.event_shape == (2,)
+
+
+def test_a_fixed_scale_is_not_trained():
+    """Weight decay moves every parameter, the untouched ones too: a fixed scale is none."""
+    data = 0.1 * jr.normal(jr.key(0), (100, 3))
+    optimizer = optax.adamw(1e-2, weight_decay=0.5)
+    result = fit_vae(
+        jr.key(1),
+        data,
+        latent_size=1,
+        scale=0.1,
+        optimizer=optimizer,
+        batch_size=32,
+        max_epochs=3,
+        show_progress=False,
+    )
+    assert float(result.prior.scale) == pytest.approx(0.1, rel=1e-6)

@@ -10,6 +10,7 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import sum_rightmost
 
 from numpyro_genprior.flows.adapter import Adapter
+from numpyro_genprior.flows.support import is_real
 
 
 class Distrax(Adapter):
@@ -40,20 +41,16 @@ class Distrax(Adapter):
 
     @staticmethod
     def support(flow: Any, latent: Distribution) -> constraints.Constraint | None:
-        if _outermost(flow) is None:
-            return None
-        return constraints.real if _outermost(flow) == "real" else None
+        return constraints.real if is_real(latent.support) and _keeps_real(flow) else None
 
 
-def _outermost(flow: Any) -> str | None:
-    """'real' when no layer of the flow is known to have a bounded image."""
+def _keeps_real(flow: Any) -> bool:
+    """Whether no layer of the flow is known to map the real line to a part of it."""
     import distrax
 
     if isinstance(flow, distrax.Chain):
-        kinds = {_outermost(part) for part in flow.bijectors}
-        return "real" if kinds == {"real"} else None
+        return all(map(_keeps_real, flow.bijectors))
     if isinstance(flow, (distrax.Block, distrax.Inverse)):
-        inner = flow.bijector if hasattr(flow, "bijector") else flow._bijector
-        return _outermost(inner)
+        return _keeps_real(flow.bijector if hasattr(flow, "bijector") else flow._bijector)
     bounded = (distrax.Sigmoid, distrax.Tanh, distrax.GumbelCDF, distrax.Lambda)
-    return None if isinstance(flow, bounded) else "real"
+    return not isinstance(flow, bounded)

@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from numpyro.distributions import Distribution, TransformedDistribution, constraints
+from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.transforms import ComposeTransform, Transform, _InverseTransform
 from numpyro.distributions.util import sum_rightmost
 
 from numpyro_genprior.flows.adapter import Adapter
+from numpyro_genprior.flows.support import is_real
 
 
 class NumPyro(Adapter):
@@ -40,7 +41,18 @@ class NumPyro(Adapter):
 
     @staticmethod
     def support(flow: Any, latent: Distribution) -> constraints.Constraint | None:
-        return TransformedDistribution(latent, flow).support
+        support: Any = latent.support
+        for part in _parts(flow):
+            if is_real(part.domain) and not is_real(support):
+                return None  # declared on the whole line, given a part of it: image unknown
+            support = part.codomain
+        return support
+
+
+def _parts(flow: Any) -> list[Any]:
+    if not isinstance(flow, ComposeTransform):
+        return [flow]
+    return [inner for part in flow.parts for inner in _parts(part)]
 
 
 def _forward(flow: Any, z: jax.Array) -> tuple[jax.Array, jax.Array]:

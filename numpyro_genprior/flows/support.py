@@ -47,6 +47,13 @@ def image_of_support(bijection: Any, latent: Distribution) -> constraints.Constr
     return None if image is None else _constraint(*image)
 
 
+def is_real(support: Any) -> bool:
+    """Whether a constraint is that of all real numbers, with any event dimensions."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.real
+
+
 def _box_of(latent: Distribution) -> Box | None:
     support: Any = latent.support
     while isinstance(support, constraints.independent):

@@ -26,8 +26,7 @@ def check_pickles(net: Any) -> None:
     except Exception as error:
         raise TypeError(
             f"A network of type {type(net).__name__} cannot be pickled ({error}). "
-            "Keep a prior with ngp.save(path, prior) and read it with ngp.load; for copies "
-            "between processes of this program cloudpickle may do."
+            "Keep the prior with ngp.save(path, prior) and read it with ngp.load."
         ) from error
 
 

@@ -227,12 +227,6 @@ def event_support(
     return constraints.independent(support, missing) if missing else support
 
 
-def is_real(support: constraints.Constraint) -> bool:
-    if isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support is constraints.real
-
-
 def latent_value(z: ArrayLike, latent: Distribution) -> jax.Array:
     z = jnp.asarray(z)
     expected = latent.event_shape

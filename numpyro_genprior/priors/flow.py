@@ -13,9 +13,11 @@ from numpyro.distributions.transforms import ComposeTransform
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.flows import ADAPTERS, Adapter, adapter_of
+from numpyro_genprior.flows.support import is_real
 from numpyro_genprior.networks.frozen import Frozen, promote
 from numpyro_genprior.priors import checks
 from numpyro_genprior.priors.prior import Prior
+from numpyro_genprior.priors.undecorated import warn_if_latent_is_ignored
 
 
 class FlowPrior(Prior):
@@ -119,7 +121,8 @@ class FlowPrior(Prior):
         except NotImplementedError as error:
             raise NotImplementedError(
                 message(
-                    f"The flow {type(flow).__name__} has no forward direction ({error or '...'})",
+                    f"The flow {type(flow).__name__} has no forward direction "
+                    f"({error or 'one-directional'})",
                     expected="a flow that maps its latent to an event",
                     remedy="build it the other way round (FlowJAX: invert=False), or of layers "
                     "that invert (planar_flow: negative_slope=0.1)",
@@ -147,6 +150,7 @@ class FlowPrior(Prior):
     def sample_with_intermediates(
         self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()
     ) -> tuple[jax.Array, list[jax.Array]]:
+        warn_if_latent_is_ignored()
         key = checks.random_key(key)
         z = self._sample_latent(key, sample_shape)
         ndim = self._latent.event_dim
@@ -237,7 +241,7 @@ def _support(adapter: type[Adapter], flow: Any, latent: Distribution, declared: 
             )
         return found
     if adapter.name == "flowjax" and found is not None:
-        if checks.is_real(found) != checks.is_real(declared):
+        if is_real(found) != is_real(declared):
             raise ValueError(
                 message(
                     "The declared support is not where the events of this flow live",

@@ -15,6 +15,7 @@ from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import validate_sample
 
 from numpyro_genprior.errors import message
+from numpyro_genprior.flows.support import is_real
 from numpyro_genprior.networks.static import Static
 from numpyro_genprior.priors import checks
 from numpyro_genprior.priors.condition import Condition
@@ -225,7 +226,7 @@ class Prior(Distribution):
     def _inside(self, value: jax.Array, log_prob: jax.Array) -> jax.Array:
         """Minus infinity outside the support and instead of NaN."""
         bad = jnp.isnan(log_prob)
-        if not checks.is_real(self.support):
+        if not is_real(self.support):
             bad = bad | jnp.logical_not(self.support(value))
         return jnp.where(bad, -jnp.inf, log_prob)
 

@@ -124,6 +124,15 @@ def to_arviz(
     draw = None if model is None else ModelDraws(model, args, kwargs, sites, batch_size)
     flat = {name: value.reshape(number, *value.shape[2:]) for name, value in samples.items()}
     key_prior, key_predictive = _keys(key, _wants_draws(prior, posterior_predictive), draw)
+    if _is_count(prior) and int(prior) < 1:  # type: ignore[arg-type]
+        raise ValueError(
+            message(
+                "to_arviz: this is no number of prior draws",
+                expected="a positive integer",
+                got=prior,
+                remedy="pass e.g. prior=500, or None for no prior groups",
+            )
+        )
     if _is_count(prior):
         prior = _model_draws(draw).prior(key_prior, int(prior))  # type: ignore[arg-type]
     if posterior_predictive is True:

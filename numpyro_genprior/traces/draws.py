@@ -50,6 +50,15 @@ class ModelDraws:
 
         self._arguments = arguments
         one_draw = max(sum(site.size for site in sites.values()), 1)
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(
+                message(
+                    "to_arviz: batch_size is not a number of draws",
+                    expected="a positive integer, or None",
+                    got=batch_size,
+                    remedy="leave it out to choose by the size of a draw",
+                )
+            )
         self._batch_size = batch_size or max(1, BATCH_ELEMENTS // one_draw)
 
     def prior(self, key: jax.Array, number: int) -> dict[str, np.ndarray]:

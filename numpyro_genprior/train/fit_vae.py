@@ -148,7 +148,7 @@ def fit_vae(
     if scale is not None:
         check_positive(scale=scale)
     learnt = scale is None and not two_outputs
-    log_scale = jnp.log(jnp.std(events[train_rows]) if learnt else jnp.asarray(scale or 1.0))
+    log_scale = jnp.log(jnp.std(events[train_rows])) if learnt else None
     params, static = partition((decoder, encoder, log_scale))
 
     def loss(params: Any, events: Array, rows: Array, key: PRNGKeyArray) -> Array:
@@ -161,8 +161,7 @@ def fit_vae(
         if two_outputs:
             mean, spread = out
         else:
-            mean = out
-            spread = jnp.exp(log_scale if learnt else jax.lax.stop_gradient(log_scale))
+            mean, spread = out, jnp.asarray(scale) if log_scale is None else jnp.exp(log_scale)
         residual = (x - mean) / spread
         terms = 0.5 * residual**2 + jnp.log(spread) + 0.5 * _LOG_2PI
         distortion = jnp.sum(terms.reshape(x.shape[0], -1), axis=1)
@@ -194,7 +193,7 @@ def fit_vae(
         description="fit_vae",
     )
     decoder, encoder, log_scale = eqx.combine(best, static)
-    fitted = None if two_outputs else jnp.exp(log_scale)
+    fitted = scale if log_scale is None else jnp.exp(log_scale)
     prior = VAEPrior(decoder, latent_size, scale=fitted, encoder=encoder)
     return FitResult(prior, losses, stopped, best_epoch)
 
