@@ -1,0 +1,387 @@
+"""`Posterior`: a model and its arguments as one pure object on flat coordinates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from numpyro.distributions.transforms import biject_to
+
+from numpyro_genprior.errors import message
+from numpyro_genprior.infer.fisher import whitened_parameters
+from numpyro_genprior.infer.layout import Layout, Place, read_layout
+from numpyro_genprior.networks.static import Static
+from numpyro_genprior.sites.wrappers import unwrap
+
+DENSE = 256  # largest prior Hessian of non-standard coordinates that is formed
+FLOOR = 1e-6  # least prior precision of a non-standard coordinate
+
+
+class Posterior(eqx.Module):
+    """The posterior of a NumPyro model on flat coordinates ξ, with ξ ~ N(0, I) under the prior.
+
+    Everything in `numpyro_genprior.infer` stands on this object. It is a pytree whose leaves are
+    the arrays among the model's arguments (weights of priors, data), and its methods are pure
+    functions of one flat coordinate array: use ``jax.jit``, ``jax.vmap``, ``jax.grad`` on them,
+    or on the object.
+
+    Parameters
+    ----------
+    model
+        A NumPyro model; decorated with `numpyro_genprior.latent` when it has priors without an
+        exact density.
+    args, kwargs
+        Its arguments. Arrays become leaves; other values are static.
+    unconstrained
+        Use NumPyro's unconstrained coordinates for every site that is not a `StandardNormal`, as
+        autoguides do. Otherwise standard normal coordinates wherever the law allows them, see
+        `numpyro_genprior.infer.coordinates`.
+
+    Raises
+    ------
+    ValueError
+        When a latent site is discrete, masked, scaled or subsampled, or when there is none.
+
+    Notes
+    -----
+    **Density** exact: ``log p(ξ, y) = Σ log N(ξ; 0, 1) + Σ log p(u) + Σ log p(y | ξ)``, where u
+    are unconstrained coordinates (with the Jacobian of their transform) of sites that have no
+    standard normal ones.
+
+    **Fails when** the model draws random numbers beside its sites: each evaluation then sees the
+    same draw.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> from numpyro_genprior.infer import Posterior
+    >>> def model(y):
+    ...     scale = numpyro.sample("scale", dist.HalfNormal(2.0))
+    ...     numpyro.sample("y", dist.Normal(0.0, scale), obs=y)
+    >>> posterior = Posterior(model, (jnp.array(1.0),))
+    >>> posterior.size, posterior.values(jnp.zeros(1))["scale"].round(3)
+    (1, Array(1.349, dtype=float32))
+    """
+
+    _arrays: Any
+    _static: Static = eqx.field(static=True)
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        unconstrained: bool = False,
+    ) -> None:
+        args, kwargs = tuple(args), dict(kwargs or {})
+        layout = read_layout(model, args, kwargs, unconstrained=unconstrained)
+        self._arrays, static = eqx.partition((args, kwargs), _is_array)
+        leaves, treedef = jax.tree.flatten(static)
+        self._static = Static((model, tuple(leaves), treedef, layout))
+
+    # ---- what there is ---------------------------------------------------------------------------
+
+    @property
+    def model(self) -> Callable[..., Any]:
+        """The NumPyro model."""
+        return self._static.value[0]
+
+    @property
+    def layout(self) -> Layout:
+        """Where each latent site lies in the flat array."""
+        return self._static.value[3]
+
+    @property
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The model's arguments and keyword arguments."""
+        _, leaves, treedef, _ = self._static.value
+        return eqx.combine(self._arrays, jax.tree.unflatten(treedef, leaves))
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates."""
+        return self.layout.size
+
+    @property
+    def standard(self) -> np.ndarray:
+        """For each coordinate, whether its prior is a standard normal."""
+        marks = [np.full(p.stop - p.start, p.rule.standard) for p in self.layout.places]
+        return np.concatenate(marks)
+
+    def require_standard(self, method: str) -> None:
+        """Refuse sites without standard normal coordinates, by name.
+
+        Raises
+        ------
+        ValueError
+            When there is such a site.
+        """
+        others = [p.name for p in self.layout.places if not p.rule.standard]
+        if others:
+            raise ValueError(
+                message(
+                    f"{method} needs standard normal coordinates",
+                    expected="latents of priors, normals and laws with a quantile function",
+                    got=f"site {others[0]!r}, which has only unconstrained ones",
+                    remedy="write it as a function of a normal site (e.g. LogNormal for a scale), "
+                    "or use FisherNUTS",
+                )
+            )
+
+    # ---- sites -----------------------------------------------------------------------------------
+
+    def values(self, xi: jax.Array) -> dict[str, jax.Array]:
+        """All sites at coordinates `xi`: sample sites without data, and deterministic ones."""
+        trace = self._trace(xi)
+        return {name: site["value"] for name, site in trace.items() if _is_kept(site)}
+
+    def coordinates(self, values: dict[str, Any]) -> jax.Array:
+        """Flat coordinates of the latent sites' values; other entries are ignored.
+
+        Raises
+        ------
+        ValueError
+            When a latent site has no value.
+        """
+        missing = [p.name for p in self.layout.places if p.name not in values]
+        if missing:
+            raise ValueError(
+                message(
+                    f"There is no value for latent site {missing[0]!r}",
+                    expected=f"values for {[p.name for p in self.layout.places]}",
+                    got=f"values for {sorted(values)}",
+                    remedy="give the latents (x_latent), not the events",
+                )
+            )
+        given = {p.name: jnp.asarray(values[p.name]) for p in self.layout.places}
+        return self._flatten(self._run(numpyro.handlers.substitute(self.model, data=given)))
+
+    def draw(self, key: jax.Array) -> jax.Array:
+        """Coordinates of one draw from the prior."""
+        draw_key, site_key = jax.random.split(key)
+        xi = jax.random.normal(draw_key, (self.size,))
+        if self.standard.all():
+            return xi
+        trace = self._trace(xi, only_standard=True, key=site_key)
+        return jnp.where(self.standard, xi, self._flatten(trace))
+
+    # ---- densities -------------------------------------------------------------------------------
+
+    def log_terms(self, xi: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Log prior density of the coordinates and log likelihood, by one run of the model.
+
+        ``numpyro.factor`` counts as likelihood.
+        """
+        trace = self._trace(xi)
+        return self._log_prior(xi, trace), _log_likelihood(trace)
+
+    def log_prior(self, xi: jax.Array) -> jax.Array:
+        """Log density of the coordinates under the prior."""
+        return self._log_prior(xi, None if self.standard.all() else self._trace(xi))
+
+    def log_likelihood(self, xi: jax.Array) -> jax.Array:
+        """Log density of the data given the coordinates."""
+        return _log_likelihood(self._trace(xi))
+
+    def log_joint(self, xi: jax.Array) -> jax.Array:
+        """Log prior plus log likelihood: the log posterior up to the evidence."""
+        prior, likelihood = self.log_terms(xi)
+        return prior + likelihood
+
+    def energy(self, xi: jax.Array) -> jax.Array:
+        """Minus the log joint density."""
+        return -self.log_joint(xi)
+
+    def _log_prior(self, xi: jax.Array, trace: Any) -> jax.Array:
+        standard = self.standard
+        white = xi if standard.all() else jnp.where(standard, xi, 0)
+        total = -0.5 * jnp.sum(white**2) - 0.5 * standard.sum() * math.log(2 * math.pi)
+        for place in self.layout.places:
+            if not place.rule.standard:
+                total = total + _log_unconstrained(place.take(xi), trace[place.name])
+        return total
+
+    # ---- information -----------------------------------------------------------------------------
+
+    def whitened(self, xi: jax.Array) -> jax.Array:
+        """Likelihood parameters θ(ξ), whitened by their Fisher information at `xi`.
+
+        The Jacobian of this function at `xi` is ``F^(1/2) ∂θ/∂ξ``; its value means nothing by
+        itself. See `numpyro_genprior.infer.fisher`.
+
+        Returns
+        -------
+        jax.Array
+            Flat, one entry or more for each observation.
+
+        Raises
+        ------
+        ValueError
+            When an observed site's law has no rule.
+        """
+        trace = self._trace(xi)
+        parts = []
+        for name in self.layout.observed:
+            site = trace[name]
+            at = jax.tree.map(jax.lax.stop_gradient, site["fn"])
+            parts.append(whitened_parameters(at, site["fn"], scale=site["scale"], name=name))
+        return jnp.concatenate(parts)
+
+    def prior_precision(self, xi: jax.Array) -> jax.Array:
+        """Minus the Hessian of the log prior, with what is below a floor lifted to it.
+
+        Returns
+        -------
+        jax.Array
+            Of shape ``(k, k)`` for the k coordinates that are not standard normal (for these it
+            is the identity), or its diagonal ``(k,)`` when k is above 256.
+        """
+        index = np.flatnonzero(~self.standard)
+
+        def log_prior(part: jax.Array) -> jax.Array:
+            return self.log_prior(xi.at[index].set(part))
+
+        part = xi[index]
+        if len(index) > DENSE:
+            gradient = jax.grad(log_prior)
+
+            def second(i: jax.Array) -> jax.Array:
+                unit = jnp.zeros_like(part).at[i].set(1)
+                return jax.jvp(gradient, (part,), (unit,))[1][i]
+
+            return jnp.maximum(-jax.lax.map(second, jnp.arange(len(index))), FLOOR)
+        eigenvalues, vectors = jnp.linalg.eigh(-jax.hessian(log_prior)(part))
+        return (vectors * jnp.maximum(eigenvalues, FLOOR)[None, :]) @ vectors.T
+
+    def linearise(self, xi: jax.Array) -> Linearised:
+        """The whitened Jacobian and the metric at `xi`, as matrix-vector products."""
+        return Linearised(self, xi)
+
+    # ---- running the model -----------------------------------------------------------------------
+
+    def _run(self, model: Callable[..., Any], key: Any = 0) -> Any:
+        args, kwargs = self.arguments
+        with numpyro.handlers.block():
+            seeded = numpyro.handlers.seed(model, key)
+            return numpyro.handlers.trace(seeded).get_trace(*args, **kwargs)
+
+    def _trace(self, xi: jax.Array, *, only_standard: bool = False, key: Any = 0) -> Any:
+        layout = self.layout
+
+        def value(site: Any) -> Any:
+            if site["type"] != "sample" or site["is_observed"] or site["name"] not in layout:
+                return None
+            place = layout[site["name"]]
+            if only_standard and not place.rule.standard:
+                return None
+            part, core = place.take(xi), unwrap(site["fn"])
+            step = site["infer"].get("_scan_current_index")
+            with jax.numpy_rank_promotion("allow"):  # NumPyro's distributions rely on it
+                return place.rule.value(core, part if step is None else part[step])
+
+        return self._run(numpyro.handlers.substitute(self.model, substitute_fn=value), key)
+
+    def _flatten(self, trace: Any) -> jax.Array:
+        with jax.numpy_rank_promotion("allow"):
+            parts = [
+                place.rule.coordinates(unwrap(trace[place.name]["fn"]), trace[place.name]["value"])
+                for place in self.layout.places
+            ]
+        return jnp.concatenate([jnp.ravel(part) for part in parts])
+
+
+class Linearised:
+    """A posterior at one point: J = F^(1/2) ∂θ/∂ξ and the metric, matrix-free.
+
+    The metric is ``prior precision + JᵀJ``: the identity plus the Fisher information, where all
+    coordinates are standard normal. The model is linearised once; a product with the metric then
+    costs one forward and one transposed pass.
+
+    Parameters
+    ----------
+    posterior, xi
+        What is linearised, and where.
+
+    Attributes
+    ----------
+    num_rows
+        Number of rows of J.
+    """
+
+    def __init__(self, posterior: Posterior, xi: jax.Array) -> None:
+        self.posterior, self.xi = posterior, xi
+        whitened, self.matvec = jax.linearize(posterior.whitened, xi)
+        self.num_rows = whitened.shape[0]
+        self._transposed = jax.linear_transpose(self.matvec, xi)
+        standard = posterior.standard
+        self._others = np.flatnonzero(~standard)
+        self.precision = None if standard.all() else posterior.prior_precision(xi)
+
+    matvec: Callable[[jax.Array], jax.Array]
+    """J v."""
+
+    def rmatvec(self, w: jax.Array) -> jax.Array:
+        """Jᵀ w."""
+        return self._transposed(w)[0]
+
+    def fisher(self, v: jax.Array) -> jax.Array:
+        """JᵀJ v: the Fisher information of the data about the coordinates."""
+        return self.rmatvec(self.matvec(v))
+
+    def prior(self, v: jax.Array) -> jax.Array:
+        """The prior precision times v."""
+        if self.precision is None:
+            return v
+        part = v[self._others]
+        product = self.precision @ part if self.precision.ndim == 2 else self.precision * part
+        return v.at[self._others].set(product)
+
+    def metric(self, v: jax.Array) -> jax.Array:
+        """(Prior precision + JᵀJ) v."""
+        return self.prior(v) + self.fisher(v)
+
+    def dense(self) -> jax.Array:
+        """The metric as a matrix of shape ``(size, size)``, by ``size`` forward passes."""
+        unit = jnp.eye(self.posterior.size, dtype=self.xi.dtype)
+        rows = jax.vmap(self.matvec)(unit)
+        return jax.vmap(self.prior)(unit) + rows @ rows.T
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic))
+
+
+def _is_kept(site: Any) -> bool:
+    if site["type"] == "deterministic":
+        return True
+    return site["type"] == "sample" and not site["is_observed"]
+
+
+def _log_likelihood(trace: Any) -> jax.Array:
+    total = jnp.zeros(())
+    for site in trace.values():
+        if site["type"] == "sample" and site["is_observed"]:
+            with jax.numpy_rank_promotion("allow"):
+                log_prob = site["fn"].log_prob(site["value"])
+            scale = site["scale"]
+            total = total + jnp.sum(log_prob if scale is None else scale * log_prob)
+    return total
+
+
+def _log_unconstrained(u: jax.Array, site: Any) -> jax.Array:
+    """Log density of a site's unconstrained coordinates."""
+    fn = site["fn"]
+    with jax.numpy_rank_promotion("allow"):
+        transform = biject_to(unwrap(fn).support)
+        log_det = transform.log_abs_det_jacobian(u, transform(u))
+        return jnp.sum(fn.log_prob(site["value"])) + jnp.sum(log_det)
+
+
+__all__ = ["Linearised", "Place", "Posterior"]
