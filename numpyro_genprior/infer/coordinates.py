@@ -128,7 +128,7 @@ class Symmetric(Rule):
     """By the lower tail on either side, where probabilities keep their digits."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
-        below = core.icdf(_inner(ndtr(-jnp.abs(xi))))
+        below: Any = core.icdf(_inner(ndtr(-jnp.abs(xi))))
         return jnp.where(xi < 0, below, 2 * core.loc - below)
 
     def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
@@ -141,17 +141,18 @@ class Positive(Rule):
     """Laws on the positive numbers with a heavy mass at zero, by their survival function."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
-        upper = _inner(ndtr(-xi))  # survival probability
-        if isinstance(core, dist.Exponential):
+        upper, law = _inner(ndtr(-xi)), type(core)  # survival probability
+        if law is dist.Exponential:
             return -jnp.log(upper) / core.rate
-        if isinstance(core, dist.HalfNormal):
+        if law is dist.HalfNormal:
             return -core.scale * ndtri(upper / 2)
         return core.scale / jnp.tan(jnp.pi / 2 * upper)
 
     def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
-        if isinstance(core, dist.Exponential):
+        law = type(core)
+        if law is dist.Exponential:
             upper = jnp.exp(-core.rate * value)
-        elif isinstance(core, dist.HalfNormal):
+        elif law is dist.HalfNormal:
             upper = 2 * ndtr(-value / core.scale)
         else:
             upper = 2 / jnp.pi * jnp.arctan2(core.scale, value)

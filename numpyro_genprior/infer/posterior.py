@@ -341,7 +341,7 @@ class Linearised:
             return v
         part = v[self._others]
         product = self.precision @ part if self.precision.ndim == 2 else self.precision * part
-        return v.at[self._others].set(product)
+        return v.at[self._others].set(product, unique_indices=True)
 
     def metric(self, v: jax.Array) -> jax.Array:
         """(Prior precision + JᵀJ) v."""
