@@ -8,6 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import scipy.linalg
 import scipy.optimize
 import scipy.stats
 
@@ -153,6 +154,40 @@ def test_one_flat_valley_is_one_mode():
 
     found = quiet(model, jnp.array(1.0), num_starts=8, tolerance=1.0)
     assert len(found.modes) == 1
+
+
+def test_a_mode_on_a_crease(rng):
+    """Noisy |z| beside a slope: the mode is where the gradient jumps. Quadratic on either side."""
+    slopes = rng.normal(size=(6, 4))
+
+    def model(y):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([4]).to_event(1))
+        mean = jnp.abs(jnp.asarray(slopes, jnp.float32) @ z)
+        numpyro.sample("y", dist.Normal(mean, 0.3).to_event(1), obs=y)
+
+    data = np.array([-1.0, -0.5, -1.0, 0.4, 0.3, -0.2])
+
+    def energy(z, s):  # for signs s of the creases, convex; |.| is the larger of both signs
+        return z @ z / 2 + np.sum((data - s * (slopes @ z)) ** 2) / 0.18
+
+    # On each of the 3⁶ faces (positive, negative, on the crease) the minimum is a linear system.
+    best = np.inf
+    for face in np.ndindex(*[3] * 6):
+        s = np.array([1.0, -1.0, 0.0])[list(face)]
+        if (s == 0).sum() > 4:
+            continue
+        free = scipy.linalg.null_space(slopes[s == 0]) if (s == 0).any() else np.eye(4)
+        design = (s[:, None] * slopes) @ free
+        right = design.T @ data / 0.09
+        z = free @ np.linalg.solve(np.eye(free.shape[1]) + design.T @ design / 0.09, right)
+        if (s * (slopes @ z) >= -1e-9).all():
+            best = min(best, energy(z, s))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = quiet(model, jnp.asarray(data, jnp.float32), num_starts=24)
+    constant = 2 * np.log(2 * np.pi) + 6 * (0.5 * np.log(2 * np.pi) + np.log(0.3))
+    np.testing.assert_allclose(found.energy, best + constant, atol=0.02)
+    assert (np.abs(slopes @ np.asarray(found.xi)) < 1e-2).any()
 
 
 # ---- other laws ----------------------------------------------------------------------------------

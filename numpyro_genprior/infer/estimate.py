@@ -25,8 +25,8 @@ class Starts:
     xi, energy
         Coordinates and energies where they ended.
     gap
-        How far each energy lies above its minimum by the local quadratic, in nats. Large on a
-        crease of a piecewise linear network, where the gradient jumps.
+        How far each energy lies above its minimum by the local quadratic, in nats. Large where a
+        descent stopped on a crease of a piecewise linear network, where the gradient jumps.
     converged
         Whether each has converged.
     num_steps

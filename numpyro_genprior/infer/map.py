@@ -122,8 +122,23 @@ def find_map(
     method = (
         descent.default_method(posterior)[0] if method is None else descent.check_method(method)
     )
-    initial, num_encoded = _draw(posterior, key, num_starts)
-    at = _descend(posterior, initial, method, max_steps, tolerance, progress_bar)
+    drawn = _draw(posterior, key, num_starts)
+    at = _descend(posterior, drawn[0], method, max_steps, tolerance, progress_bar)
+    return summarise(posterior, drawn, at, method, max_steps)
+
+
+def summarise(
+    posterior: Posterior,
+    drawn: tuple[jax.Array, int],
+    at: descent.Minima,
+    method: str,
+    max_steps: int,
+) -> MAPEstimate:
+    """Distinct modes of finished descents, with the warnings that they deserve.
+
+    `drawn` and `at` are what `draw_starts` and `minimise` returned.
+    """
+    initial, num_encoded = drawn
     starts = Starts(
         initial=initial,
         xi=at.xi,
@@ -131,7 +146,7 @@ def find_map(
         gap=np.asarray(at.gap, float),
         converged=np.asarray(at.converged),
         num_steps=np.asarray(at.num_steps),
-        num_encoded=num_encoded,
+        num_encoded=int(num_encoded),
     )
     _refuse_nowhere(starts)
     estimate = MAPEstimate(posterior, _modes(posterior, starts), starts, method)
