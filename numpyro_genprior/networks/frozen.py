@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from numpyro_genprior.networks.closure import open_closure
+from numpyro_genprior.networks.convolution import call
 from numpyro_genprior.networks.pickling import check_pickles
 from numpyro_genprior.networks.static import Static
 
@@ -106,6 +107,9 @@ class Frozen:
         return jnp.result_type(*arrays) if arrays else jnp.result_type(float)
 
     def __call__(self, *arguments: Any) -> Any:
+        return call(Frozen._apply, self, *arguments)
+
+    def _apply(self, *arguments: Any) -> Any:
         dtype = self.dtype(*arguments)
         return self.promoted(*arguments)(*(promote(a, dtype) for a in arguments))
 
