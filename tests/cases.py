@@ -407,9 +407,9 @@ class Masked(eqx.Module):
         return jnp.stack([zero, shift]), jnp.stack([zero, log_scale])
 
 
-@case("exact", (2,), (2,), weights=False)
+@case("exact", (2,), (2,))
 def numpyro_autoregressive(key):
-    """NumPyro keeps the network of this transform among its static data: no weights are seen."""
+    """NumPyro keeps the network of this transform among its static data."""
     network = Masked(eqx.nn.Linear(1, 2, key=key))
     return ngp.FlowPrior(InverseAutoregressiveTransform(network), latent=2)
 

@@ -9,8 +9,6 @@ import copy
 import functools
 
 import cloudpickle
-import distrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -134,37 +132,6 @@ def test_two_constructions(case, prior):
 def observed(prior, y):
     x = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(x, 1.0).to_event(jnp.ndim(x)), obs=y)
-
-
-# What does not hold yet, each with its reason; strict, so that a cure shows.
-KNOWN_FAILURES = {
-    "numpyro_autoregressive": "NumPyro flattens its autoregressive transforms with the network "
-    "among the static data: its weights are constants of the program",
-    "distrax_conditioner": "Distrax flattens a function among the static data: weights that a "
-    "conditioner closes over are constants of the program (those of a module are not)",
-}
-
-
-def distrax_conditioner():
-    net = eqx.nn.MLP(3, 6, 4, 1, key=jax.random.key(1))
-    coupling = distrax.MaskedCoupling(
-        jnp.array([True, False, True]),
-        lambda x: net(x).reshape(3, 2),
-        lambda p: distrax.ScalarAffine(p[..., 0], log_scale=p[..., 1]),
-    )
-    return ngp.FlowPrior(coupling, latent=3)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason=reason, strict=True))
-        for name, reason in KNOWN_FAILURES.items()
-    ],
-)
-def test_weights_inside_of_functions_are_leaves(name):
-    prior = distrax_conditioner() if name == "distrax_conditioner" else made(name)
-    assert jax.tree.leaves(prior)
 
 
 # One of each kind: a start costs seconds of compilation.

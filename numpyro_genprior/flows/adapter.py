@@ -12,7 +12,7 @@ from numpyro.distributions import Distribution, constraints
 class Adapter:
     """How to use the bijections of one library, unbatched. Stateless: a namespace.
 
-    `flow` is always the user's own object with its present weights.
+    `flow` is the user's own object, or what `opened` made of it, with its present weights.
     """
 
     name: str
@@ -21,6 +21,11 @@ class Adapter:
     @abstractmethod
     def matches(flow: Any) -> bool:
         """Whether `flow` belongs to this library."""
+
+    @staticmethod
+    @abstractmethod
+    def opened(flow: Any) -> Any:
+        """The same flow as a pytree with all its weights among the leaves."""
 
     @staticmethod
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpyro.distributions.util import sum_rightmost
 
 from numpyro_genprior.flows.adapter import Adapter
 from numpyro_genprior.flows.support import is_real
+from numpyro_genprior.networks.closure import open_closure
 
 
 class Distrax(Adapter):
@@ -20,6 +22,10 @@ class Distrax(Adapter):
     def matches(flow: Any) -> bool:
         distrax = sys.modules.get("distrax")  # whoever holds a bijector has imported it
         return distrax is not None and isinstance(flow, distrax.Bijector)
+
+    @staticmethod
+    def opened(flow: Any) -> Any:
+        return _opened(flow)
 
     @staticmethod
     def latent(flow: Any) -> None:
@@ -42,6 +48,25 @@ class Distrax(Adapter):
     @staticmethod
     def support(flow: Any, latent: Distribution) -> constraints.Constraint | None:
         return constraints.real if is_real(latent.support) and _keeps_real(flow) else None
+
+
+def _opened(node: Any) -> Any:
+    """Replace functions (conditioners), which Distrax keeps among its static data, by pytrees.
+
+    Not those of a ``Lambda``: its directions close over the same arrays, and as leaves of their
+    own these could be trained apart. They stay constants.
+    """
+    if not _is_bijector(node):
+        return open_closure(node)
+    if isinstance(node, sys.modules["distrax"].Lambda):
+        return node
+    bijector = copy.copy(node)
+    vars(bijector).update(jax.tree.map(_opened, vars(node), is_leaf=_is_bijector))
+    return bijector
+
+
+def _is_bijector(node: Any) -> bool:
+    return isinstance(node, sys.modules["distrax"].Bijector)
 
 
 def _keeps_real(flow: Any) -> bool:

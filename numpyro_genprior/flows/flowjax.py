@@ -103,6 +103,10 @@ class FlowJAX(Adapter):
         return isinstance(flow, (fjd.AbstractDistribution, AbstractBijection))
 
     @staticmethod
+    def opened(flow: Any) -> Any:
+        return flow  # Equinox modules, whose weights are leaves
+
+    @staticmethod
     def latent(flow: Any) -> Distribution | tuple[int, ...]:
         base, bijection = _parts(flow)
         if base is None or isinstance(base, fjd.StandardNormal):

@@ -11,6 +11,7 @@ from numpyro.distributions.transforms import ComposeTransform, Transform, _Inver
 from numpyro.distributions.util import sum_rightmost
 
 from numpyro_genprior.flows.adapter import Adapter
+from numpyro_genprior.flows.opened import opened_transform
 from numpyro_genprior.flows.support import is_real
 
 
@@ -20,6 +21,10 @@ class NumPyro(Adapter):
     @staticmethod
     def matches(flow: Any) -> bool:
         return isinstance(flow, Transform)
+
+    @staticmethod
+    def opened(flow: Any) -> Any:
+        return opened_transform(flow)
 
     @staticmethod
     def latent(flow: Any) -> None:

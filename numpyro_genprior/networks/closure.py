@@ -1,4 +1,4 @@
-"""Turn the arrays that a plain function closes over into data."""
+"""Turn the arrays that a function closes over into data."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import types
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from numpyro_genprior.networks.static import Static
+
+# The globals of these packages are constants of mathematics, and nobody's weights.
+_LIBRARIES = ("jax", "jaxlib", "numpy", "scipy")
+_Jitted: Any = type(jax.jit(lambda: None))
 
 
 @jax.tree_util.register_pytree_node_class
@@ -24,15 +29,19 @@ class Closure:
     def __init__(self, cells: list[Any], names: dict[str, Any], defaults: Any, code: Static):
         self.cells, self.names, self.defaults, self.code = cells, names, defaults, code
 
-    def __call__(self, *args: Any) -> Any:
-        code, module_globals, name, keyword_defaults = self.code.value
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        return self.function(*args, **keywords)
+
+    @property
+    def function(self) -> Any:
+        """A plain function again, around the present arrays."""
+        code, module_globals, name = self.code.value
         scope = {**module_globals.names, **self.names} if self.names else module_globals.names
         cells = tuple(types.CellType(content) for content in self.cells)
-        function: Any = types.FunctionType(
-            code, scope, name=name, argdefs=self.defaults, closure=cells
-        )
-        function.__kwdefaults__ = keyword_defaults
-        return function(*args)
+        positional, by_keyword = self.defaults
+        function = types.FunctionType(code, scope, name, positional, cells)
+        function.__kwdefaults__ = by_keyword
+        return function
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Static]:
         return (self.cells, self.names, self.defaults), self.code
@@ -41,6 +50,9 @@ class Closure:
     def tree_unflatten(cls, code: Static, children: Any) -> Closure:
         cells, names, defaults = children
         return cls(cells, names, defaults, code)
+
+    def __reduce__(self) -> Any:
+        return open_closure, (self.function,)  # of its module cloudpickle then keeps what it uses
 
 
 class _Globals:
@@ -56,30 +68,60 @@ class _Globals:
         return id(self.names)
 
 
-def open_closure(net: Any, _seen: tuple[Any, ...] = ()) -> Any:
-    """Make the arrays inside a plain function or a `functools.partial` visible to JAX.
+def open_closure(net: Any) -> Any:
+    """Make the arrays inside a function visible to JAX.
 
-    Anything else, and functions that reach no array, are returned as they are.
+    Opened are plain functions, also under `jax.jit`, `jax.vmap` and their like, bound methods of
+    pytrees, and `functools.partial`. Where the arguments of a ``partial`` hold floats, these are
+    the weights, and what the function itself closes over (the masks of an autoregressive
+    network, say) stays constant. Anything else, and functions that reach no array, are returned
+    as they are.
     """
-    if isinstance(net, functools.partial) and not isinstance(net, jax.tree_util.Partial):
+    return _opened(net, {})
+
+
+def _opened(net: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
+    """Opened `net`; `seen` has pairs of it by identity, a function at work paired with itself."""
+    if id(net) in seen:
+        return seen[id(net)][1]
+    opened = net
+    if isinstance(net, functools.partial):
+        opened = _open_partial(net, seen)
+    elif isinstance(net, types.MethodType):
+        if holds_arrays(net.__self__):
+            opened = jax.tree_util.Partial(net.__func__, net.__self__)
+    elif isinstance(net, _Jitted):
+        opened = _opened(net.__wrapped__, seen)
+    elif isinstance(net, types.FunctionType):
+        seen[id(net)] = net, net
+        opened = _open_function(net, seen)
+    seen[id(net)] = net, opened if holds_arrays(opened) else net
+    return seen[id(net)][1]
+
+
+def _open_partial(net: functools.partial[Any], seen: dict[int, tuple[Any, Any]]) -> Any:
+    if holds_arrays((net.args, net.keywords), jnp.inexact):
         return jax.tree_util.Partial(net.func, *net.args, **net.keywords)
-    if not isinstance(net, types.FunctionType) or any(net is other for other in _seen):
-        return net
-    seen = (*_seen, net)
+    function = _opened(net.func, seen)
+    args = [_opened(argument, seen) for argument in net.args]
+    keywords = {name: _opened(argument, seen) for name, argument in net.keywords.items()}
+    return _opened(lambda *more, **others: function(*args, *more, **{**keywords, **others}), seen)
+
+
+def _open_function(net: types.FunctionType, seen: dict[int, tuple[Any, Any]]) -> Any:
     try:
-        cells = [open_closure(cell.cell_contents, seen) for cell in net.__closure__ or ()]
+        contents = [cell.cell_contents for cell in net.__closure__ or ()]
     except ValueError:  # an empty cell: the function refers to a name that is not bound yet
         return net
-    names = {
-        name: value
-        for name in _global_names(net.__code__)
-        if _holds_arrays(value := open_closure(net.__globals__.get(name), seen))
-    }
-    if not _holds_arrays((cells, names, net.__defaults__)):
-        return net
-    scope = _Globals(net.__globals__)
-    code = Static((net.__code__, scope, net.__name__, net.__kwdefaults__))
-    return Closure(cells, names, net.__defaults__, code)
+    cells = [_opened(content, seen) for content in contents]
+    names = {}
+    if net.__globals__.get("__name__", "").partition(".")[0] not in _LIBRARIES:
+        reached = {n: _opened(net.__globals__.get(n), seen) for n in _global_names(net.__code__)}
+        names = {name: value for name, value in reached.items() if holds_arrays(value)}
+    defaults = tuple(_opened(default, seen) for default in net.__defaults__ or ())
+    by_keyword = {n: _opened(default, seen) for n, default in (net.__kwdefaults__ or {}).items()}
+    code = Static((net.__code__, _Globals(net.__globals__), net.__name__))
+    return Closure(cells, names, (defaults, by_keyword), code)
 
 
 def _global_names(code: types.CodeType) -> set[str]:
@@ -87,5 +129,7 @@ def _global_names(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*map(_global_names, inner))
 
 
-def _holds_arrays(tree: Any) -> bool:
-    return any(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in jax.tree.leaves(tree))
+def holds_arrays(tree: Any, dtype: Any = np.generic) -> bool:
+    """Whether an array, of this kind, is among the leaves of a pytree."""
+    arrays = (a for a in jax.tree.leaves(tree) if isinstance(a, (jax.Array, np.ndarray)))
+    return any(jnp.issubdtype(array.dtype, dtype) for array in arrays)

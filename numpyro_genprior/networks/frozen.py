@@ -64,8 +64,8 @@ class Frozen:
 
     Notes
     -----
-    **Fails when** the network keeps its weights where JAX cannot see them (global variables,
-    attributes of a plain Python object): they become constants of the compiled program.
+    **Fails when** the network keeps its weights where JAX cannot see them (attributes of a plain
+    Python object): they become constants of the compiled program.
 
     Examples
     --------
@@ -115,15 +115,10 @@ class Frozen:
 
     def select(self, excluded: Callable[[Any], bool]) -> list[bool]:
         """For each leaf, whether it lies outside of every node for which `excluded` is true."""
-        marked = jax.tree.map(
-            lambda node: jax.tree.map(lambda _: not excluded(node), node),
-            self.net,
-            is_leaf=excluded,
-        )
+        nodes = jax.tree.leaves(self.net, is_leaf=excluded)
+        marks = [not excluded(node) for node in nodes for _ in jax.tree.leaves(node)]
         _, kinds, _ = self._static.value
-        return [
-            mark for mark, kind in zip(jax.tree.leaves(marked), kinds, strict=True) if kind == DATA
-        ]
+        return [mark for mark, kind in zip(marks, kinds, strict=True) if kind == DATA]
 
     def _rebuild(self, data: tuple[Any, ...]) -> Any:
         treedef, kinds, rest = self._static.value

@@ -90,6 +90,7 @@ class FlowPrior(Prior):
             latent = flow.base_dist if latent is None else latent
             flow = ComposeTransform(list(flow.transforms))
         adapter = _adapter(flow)
+        flow = adapter.opened(flow)
         self._library = adapter.name
         self._flow = Frozen(flow)
         checks.weights_finite(self._flow, "The flow")
@@ -106,7 +107,11 @@ class FlowPrior(Prior):
 
     @property
     def flow(self) -> Any:
-        """The flow, as it was given, with its present weights."""
+        """The flow that was given, with its present weights.
+
+        Of Distrax and NumPyro, functions inside of it that hold weights (conditioners,
+        autoregressive networks) are replaced by pytrees that are called as they were.
+        """
         return self._flow.net
 
     @property
