@@ -15,7 +15,7 @@ from numpyro_genprior.priors import (
 from numpyro_genprior.sites import LatentReparam, latent, param, sample
 
 if TYPE_CHECKING:
-    from numpyro_genprior import flows, plots, pretrained, testing, traces, train
+    from numpyro_genprior import flows, infer, plots, pretrained, testing, traces, train
     from numpyro_genprior.io import load, save
     from numpyro_genprior.traces import decode, event_moments, to_arviz
 
@@ -29,7 +29,7 @@ _LAZY = {
     "save": "io",
     "to_arviz": "traces",
 }
-_LAZY_MODULES = ("flows", "io", "plots", "pretrained", "testing", "traces", "train")
+_LAZY_MODULES = ("flows", "infer", "io", "plots", "pretrained", "testing", "traces", "train")
 
 
 def __getattr__(name: str) -> Any:
@@ -55,6 +55,7 @@ __all__ = [
     "decode",
     "event_moments",
     "flows",
+    "infer",
     "latent",
     "load",
     "networks",

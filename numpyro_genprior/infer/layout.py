@@ -80,7 +80,8 @@ def read_layout(
     def read(args: Any, kwargs: Any) -> None:
         seeded = numpyro.handlers.seed(model, 0)
         started = numpyro.handlers.substitute(seeded, substitute_fn=_anything)
-        trace = numpyro.handlers.trace(started).get_trace(*args, **kwargs)
+        with numpyro.handlers.block():
+            trace = numpyro.handlers.trace(started).get_trace(*args, **kwargs)
         start = 0
         for name, site in trace.items():
             if site["type"] == "plate":

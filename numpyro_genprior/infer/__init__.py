@@ -1,0 +1,18 @@
+"""Inference in coordinates that are standard normal under the prior."""
+
+from numpyro_genprior.infer.fisher import register_fisher
+from numpyro_genprior.infer.laplace import AutoFisherLaplace
+from numpyro_genprior.infer.map import find_map
+from numpyro_genprior.infer.nuts import FisherHMC, FisherNUTS
+from numpyro_genprior.infer.posterior import Posterior
+from numpyro_genprior.infer.tempering import ParallelTempering
+
+__all__ = [
+    "AutoFisherLaplace",
+    "FisherHMC",
+    "FisherNUTS",
+    "ParallelTempering",
+    "Posterior",
+    "find_map",
+    "register_fisher",
+]
