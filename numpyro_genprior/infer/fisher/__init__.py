@@ -5,40 +5,40 @@ Hessian of ``KL(p_θ₀ ‖ p_θ)`` at θ = θ₀. A rule gives the parameters �
 w of their tangents with ``|w(dθ)|² = dθᵀ F dθ``; `whitened_parameters` applies it, so that
 ``JᵀFJ v`` for ``θ = θ(x)`` costs one `jax.jvp` and one `jax.vjp` of one function.
 
-===============================  ==================================================================
-law                              what is used
-===============================  ==================================================================
-``Normal``                       ``dm/s``, ``√2 ds/s``
-``Laplace``                      ``dm/b``, ``db/b``: the expected square of the score. The density
-                                 has a kink at m, so that the mean of *minus the second derivative*
-                                 would be 0; the KL divergence is smooth and has this Hessian.
-``Cauchy``, ``HalfCauchy``       ``dm/(√2 s)``, ``ds/(√2 s)``
-``Logistic``                     ``dm/(√3 s)``, ``√((3+π²)/9) ds/s``
-``StudentT``                     the full 3 × 3 matrix in df, location and scale [1]_
-``Gumbel``, ``Weibull``          full 2 × 2; ``-log`` of a Weibull variable is Gumbel
-``HalfNormal``, ``Exponential``  ``√2 ds/s``; ``dr/r``
-``Gamma`` (``Chi2``)             full 2 × 2 with trigamma
-``Beta``, ``Dirichlet``          ``diag(ψ₁(aᵢ)) - ψ₁(Σa) 11ᵀ`` (``BetaProportion`` by chain rule)
-``Uniform``                      no information; ends that depend on latent variables are refused
-``Poisson``                      ``dr/√r``
-``Bernoulli``, ``Binomial``      ``√n dp/√(p(1-p))``; by logits ``√(n p(1-p)) dl``
-``Geometric``                    ``dp/(p√(1-p))``; by logits ``√(1-p) dl``
-``Categorical``, ``Multinomial``  ``√n dpᵢ/√pᵢ``; by logits ``√(n pᵢ) (dlᵢ - p·dl)``; also
-                                 ``OrderedLogistic``
-``NegativeBinomial``,            mean μ and concentration r are orthogonal: ``dμ √(r/(μ(r+μ)))``
-``NegativeBinomial2``,           exactly, and for r a one-dimensional integral by quadrature with
-``GammaPoisson``                 relative error below 1e-4 [2]_
-``MultivariateNormal``           mean ``L⁻¹dm``; covariance ``½ tr(Σ⁻¹dΣ Σ⁻¹dΣ)``, by ``L⁻¹dL``
-``LowRankMultivariateNormal``,   mean without the n × n matrix; a covariance that depends on
-`GaussianPrior`                  latent variables is refused (during differentiation)
-`GaussianFieldPrior`             mean by FFT; spectrum ``√(m/2) dλ/λ``, for spectra that are even
-                                 in each frequency (m: how often it stands in the full grid)
-`VAEPrior.event_given`           a normal
-``TransformedDistribution``      the base law (``LogNormal``, ``InverseGamma``, ...); transforms
-                                 that depend on latent variables are refused
-``expand``, ``to_event``         each element of the batch is an observation
-``mask``, plates, ``scale``      rows times the root of the mask and of the scale
-===============================  ==================================================================
+=================================  ==================================================================
+law                                what is used
+=================================  ==================================================================
+``Normal``                         ``dm/s``, ``√2 ds/s``
+``Laplace``                        ``dm/b``, ``db/b``: the expected square of the score. The density
+                                   has a kink at m, so that the mean of *minus the second derivative*
+                                   would be 0; the KL divergence is smooth and has this Hessian.
+``Cauchy``, ``HalfCauchy``         ``dm/(√2 s)``, ``ds/(√2 s)``
+``Logistic``                       ``dm/(√3 s)``, ``√((3+π²)/9) ds/s``
+``StudentT``                       the full 3 × 3 matrix in df, location and scale [1]_
+``Gumbel``, ``Weibull``            full 2 × 2; ``-log`` of a Weibull variable is Gumbel
+``HalfNormal``, ``Exponential``    ``√2 ds/s``; ``dr/r``
+``Gamma`` (``Chi2``)               full 2 × 2 with trigamma
+``Beta``, ``Dirichlet``            ``diag(ψ₁(aᵢ)) - ψ₁(Σa) 11ᵀ`` (``BetaProportion`` by chain rule)
+``Uniform``                        no information; ends that depend on latent variables are refused
+``Poisson``                        ``dr/√r``
+``Bernoulli``, ``Binomial``        ``√n dp/√(p(1-p))``; by logits ``√(n p(1-p)) dl``
+``Geometric``                      ``dp/(p√(1-p))``; by logits ``√(1-p) dl``
+``Categorical``, ``Multinomial``   ``√n dpᵢ/√pᵢ``; by logits ``√(n pᵢ) (dlᵢ - p·dl)``; also
+                                   ``OrderedLogistic``
+``NegativeBinomial``,              mean μ and concentration r are orthogonal: ``dμ √(r/(μ(r+μ)))``
+``NegativeBinomial2``,             exactly, and for r a one-dimensional integral by quadrature with
+``GammaPoisson``                   relative error below 1e-4 [2]_
+``MultivariateNormal``             mean ``L⁻¹dm``; covariance ``½ tr(Σ⁻¹dΣ Σ⁻¹dΣ)``, by ``L⁻¹dL``
+``LowRankMultivariateNormal``,     mean without the n × n matrix; a covariance that depends on
+`GaussianPrior`                    latent variables is refused (during differentiation)
+`GaussianFieldPrior`               mean by FFT; spectrum ``√(m/2) dλ/λ``, for spectra that are even
+                                   in each frequency (m: how often it stands in the full grid)
+`VAEPrior.event_given`             a normal
+``TransformedDistribution``        the base law (``LogNormal``, ``InverseGamma``, ...); transforms
+                                   that depend on latent variables are refused
+``expand``, ``to_event``           each element of the batch is an observation
+``mask``, plates, ``scale``        rows times the root of the mask and of the scale
+=================================  ==================================================================
 
 Parameters that a model leaves constant cost nothing under `jax.jit`, but their rows (0) remain in
 the result. Truncated, censored, zero-inflated and mixture laws, ``Delta`` and `numpyro.factor`
