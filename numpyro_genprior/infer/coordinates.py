@@ -27,6 +27,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import ndtr, ndtri
 from numpyro.distributions.transforms import biject_to
 
+from numpyro_genprior.infer.preimage import preimage
 from numpyro_genprior.priors import Prior, StandardNormal
 from numpyro_genprior.sites.wrappers import unwrap
 
@@ -103,7 +104,7 @@ class Decoded(Rule):
         return core.decode(rule_of(core.latent).value(unwrap(core.latent), xi))
 
     def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
-        return rule_of(core.latent).coordinates(unwrap(core.latent), core.preimage(value))
+        return rule_of(core.latent).coordinates(unwrap(core.latent), preimage(core, value))
 
 
 class Transformed(Rule):
@@ -128,7 +129,11 @@ class Symmetric(Rule):
     """By the lower tail on either side, where probabilities keep their digits."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
-        below: Any = core.icdf(_inner(ndtr(-jnp.abs(xi))))
+        tail = ndtr(-jnp.abs(xi))
+        if type(core) is dist.Laplace:
+            below = core.loc + core.scale * jnp.log(2 * _inner(tail))
+        else:  # these quantile functions compute 1 - 2q
+            below = core.icdf(jnp.maximum(tail, jnp.finfo(tail.dtype).eps))
         return jnp.where(xi < 0, below, 2 * core.loc - below)
 
     def coordinates(self, core: Any, value: jax.Array) -> jax.Array:

@@ -5,12 +5,12 @@ Hessian of ``KL(p_θ₀ ‖ p_θ)`` at θ = θ₀. A rule gives the parameters �
 w of their tangents with ``|w(dθ)|² = dθᵀ F dθ``; `whitened_parameters` applies it, so that
 ``JᵀFJ v`` for ``θ = θ(x)`` costs one `jax.jvp` and one `jax.vjp` of one function.
 
-=================================  ==================================================================
+=================================  =================================================================
 law                                what is used
-=================================  ==================================================================
+=================================  =================================================================
 ``Normal``                         ``dm/s``, ``√2 ds/s``
 ``Laplace``                        ``dm/b``, ``db/b``: the expected square of the score. The density
-                                   has a kink at m, so that the mean of *minus the second derivative*
+                                   has a kink at m, so that the mean of minus the second derivative
                                    would be 0; the KL divergence is smooth and has this Hessian.
 ``Cauchy``, ``HalfCauchy``         ``dm/(√2 s)``, ``ds/(√2 s)``
 ``Logistic``                       ``dm/(√3 s)``, ``√((3+π²)/9) ds/s``
@@ -38,7 +38,7 @@ law                                what is used
                                    that depend on latent variables are refused
 ``expand``, ``to_event``           each element of the batch is an observation
 ``mask``, plates, ``scale``        rows times the root of the mask and of the scale
-=================================  ==================================================================
+=================================  =================================================================
 
 Parameters that a model leaves constant cost nothing under `jax.jit`, but their rows (0) remain in
 the result. Truncated, censored, zero-inflated and mixture laws, ``Delta`` and `numpyro.factor`
