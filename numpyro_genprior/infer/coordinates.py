@@ -129,8 +129,8 @@ class Symmetric(Rule):
     """By the lower tail on either side, where probabilities keep their digits."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
-        tail = ndtr(-jnp.abs(xi))
-        if type(core) is dist.Laplace:
+        tail, law = ndtr(-jnp.abs(xi)), type(core)
+        if law is dist.Laplace:
             below = core.loc + core.scale * jnp.log(2 * _inner(tail))
         else:  # these quantile functions compute 1 - 2q
             below = core.icdf(jnp.maximum(tail, jnp.finfo(tail.dtype).eps))
