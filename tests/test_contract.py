@@ -16,6 +16,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from cases import CASES
+from flowjax import bijections as fb
+from numpyro.distributions import constraints, transforms
 from numpyro.infer import SVI, Trace_ELBO, init_to_uniform
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.util import initialize_model
@@ -127,6 +129,32 @@ def test_two_constructions(case, prior):
     other = made(case.name, 2)
     shapes = [[leaf.shape for leaf in jax.tree.leaves(p)] for p in (prior, other)]
     assert shapes[0] == shapes[1]
+
+
+def test_support_with_bounds_of_entries(key):
+    """The check of a batch needs no promotion of ranks, also against a batch of conditions.
+
+    NumPyro's own validation promotes them.
+    """
+    low, high = np.array([-1.0, 0.0, 2.0]), np.array([1.0, 5.0, 2.5])
+    latent = dist.Uniform(jnp.array(low), jnp.array(high)).to_event(1)
+    shift = transforms.AffineTransform(jnp.ones(3), jnp.full(3, 2.0))
+    bounds = constraints.interval(jnp.array(1 + 2 * low), jnp.array(1 + 2 * high))
+    prior = ngp.FlowPrior(shift, latent=latent, support=bounds, validate_args=False)
+    x = 1 + 2 * np.linspace(low - 0.2, high + 0.2, 8).reshape(2, 4, 3)
+    inside = ((x > 1 + 2 * low) & (x < 1 + 2 * high)).all(-1)
+    expected = np.where(inside, -np.log(2 * (high - low)).sum(), -np.inf)
+    assert 0 < inside.sum() < inside.size
+    np.testing.assert_allclose(prior.log_prob(jnp.asarray(x)), expected, rtol=1e-5)
+    for i in np.ndindex(2, 4):
+        np.testing.assert_allclose(prior.log_prob(jnp.asarray(x[i])), expected[i], rtol=1e-5)
+    flow = fb.AdditiveCondition(jnp.sin, (3,), (3,))
+    condition = jnp.ones((2, 4, 3))
+    prior = ngp.FlowPrior(
+        flow, latent=latent, support=bounds, condition=condition, validate_args=False
+    )
+    x = jax.ShapeDtypeStruct((4, 3), jnp.result_type(float))
+    assert jax.eval_shape(prior.log_prob, x).shape == (2, 4)
 
 
 def observed(prior, y):

@@ -225,10 +225,14 @@ class Prior(Distribution):
 
     def _inside(self, value: jax.Array, log_prob: jax.Array) -> jax.Array:
         """Minus infinity outside the support and instead of NaN."""
-        bad = jnp.isnan(log_prob)
-        if not is_real(self.support):
-            bad = bad | jnp.logical_not(self.support(value))
-        return jnp.where(bad, -jnp.inf, log_prob)
+        if is_real(self.support):
+            return jnp.where(jnp.isnan(log_prob), -jnp.inf, log_prob)
+
+        def inside(x: jax.Array, log_prob: jax.Array) -> jax.Array:
+            good = self.support(x) & ~jnp.isnan(log_prob)
+            return jnp.where(good, log_prob, -jnp.inf)
+
+        return vectorise(inside, [(value, self.event_dim), (log_prob, 0)], [0])
 
     def score(self, value: ArrayLike) -> jax.Array:
         """Gradient of the log density with respect to the event.
