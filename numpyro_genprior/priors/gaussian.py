@@ -177,10 +177,12 @@ class GaussianPrior(Prior):
         rank = self._factor.shape[-1]
         factor = self._factor.reshape(self._loc.size, rank)
         diagonal, residual = self._diagonal.reshape(-1), (x - self._loc).reshape(-1)
-        weighted = factor / diagonal[:, None]
-        capacitance = jnp.eye(rank, dtype=factor.dtype) + factor.T @ weighted
+        capacitance = jnp.eye(rank, dtype=factor.dtype) + factor.T @ (factor / diagonal[:, None])
         chol = jnp.linalg.cholesky(capacitance)
-        projected = solve_triangular(chol, weighted.T @ residual, lower=True)
-        mahalanobis = jnp.sum(residual**2 / diagonal) - jnp.sum(projected**2)
+        # A vector times the factor: its transpose would be copied at each step of a loop, out of
+        # which XLA takes what depends on the weights alone, the decomposition included.
+        weighted = residual / diagonal
+        projected = solve_triangular(chol, weighted @ factor, lower=True)
+        mahalanobis = jnp.sum(residual * weighted) - jnp.sum(projected**2)
         log_det = 2 * jnp.sum(jnp.log(jnp.diag(chol))) + jnp.sum(jnp.log(diagonal))
         return -0.5 * (mahalanobis + log_det + residual.size * math.log(2 * math.pi))
