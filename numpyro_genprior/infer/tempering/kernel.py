@@ -132,12 +132,20 @@ class ParallelTempering(FlatKernel):
     ...     z = numpyro.sample("z", dist.Normal(0.0, 1.0))
     ...     numpyro.sample("y", dist.Normal(z**2, 0.01), obs=y)
     >>> kernel = ParallelTempering(model, num_replicas=8)
-    >>> mcmc = MCMC(kernel, num_warmup=400, num_samples=400, progress_bar=False)
+    >>> mcmc = MCMC(
+    ...     kernel,
+    ...     num_warmup=500,
+    ...     num_samples=1000,
+    ...     num_chains=4,
+    ...     chain_method="vectorized",
+    ...     progress_bar=False,
+    ... )
     >>> mcmc.run(jax.random.key(0), 1.0)
-    >>> bool(abs(jnp.mean(mcmc.get_samples()["z"] > 0) - 0.5) < 0.15)
+    >>> bool(abs(jnp.mean(mcmc.get_samples()["z"] > 0) - 0.5) < 0.1)
     True
-    >>> bool(ParallelTempering.report(mcmc).round_trips.sum() > 10)
-    True
+    >>> report = ParallelTempering.report(mcmc)  # print it
+    >>> bool(report.round_trips.min() > 50), report.warnings
+    (True, [])
     """
 
     def __init__(
