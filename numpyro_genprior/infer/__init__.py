@@ -5,10 +5,14 @@ from numpyro_genprior.infer.laplace import AutoFisherLaplace
 from numpyro_genprior.infer.map import find_map
 from numpyro_genprior.infer.nuts import FisherHMC, FisherNUTS
 from numpyro_genprior.infer.posterior import Posterior
+from numpyro_genprior.infer.slice import EllipticalSlice
+from numpyro_genprior.infer.smc import SMC
 from numpyro_genprior.infer.tempering import ParallelTempering
 
 __all__ = [
+    "SMC",
     "AutoFisherLaplace",
+    "EllipticalSlice",
     "FisherHMC",
     "FisherNUTS",
     "ParallelTempering",
