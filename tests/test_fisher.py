@@ -27,7 +27,7 @@ class Case(NamedTuple):
     law: object
     point: tuple
     support: object  # "real", "positive", "unit", a number of counts, or a KL divergence
-    smooth: bool = True  # False: no Monte Carlo test of the score (its event is a vector)
+    draw: bool = True  # False: another case draws with the same rule
 
 
 def laplace_kl(p, q):
@@ -116,10 +116,14 @@ CASES = {
     "exponential": Case(lambda t: dist.Exponential(t[0]), (1.7,), "positive"),
     "weibull": Case(lambda t: dist.Weibull(t[0], t[1]), (1.3, 2.2), "positive"),
     "gamma": Case(lambda t: dist.Gamma(t[0], t[1]), (2.4, 1.7), "positive"),
-    "chi2": Case(lambda t: dist.Chi2(t[0]), (3.4,), "positive"),
-    "inverse_gamma": Case(lambda t: dist.InverseGamma(t[0], t[1]), (2.4, 1.7), "positive"),
+    "chi2": Case(lambda t: dist.Chi2(t[0]), (3.4,), "positive", draw=False),
+    "inverse_gamma": Case(
+        lambda t: dist.InverseGamma(t[0], t[1]), (2.4, 1.7), "positive", draw=False
+    ),
     "beta": Case(lambda t: dist.Beta(t[0], t[1]), (2.4, 3.1), "unit"),
-    "beta_proportion": Case(lambda t: dist.BetaProportion(t[0], t[1]), (0.4, 5.0), "unit"),
+    "beta_proportion": Case(
+        lambda t: dist.BetaProportion(t[0], t[1]), (0.4, 5.0), "unit", draw=False
+    ),
     "poisson": Case(lambda t: dist.Poisson(t[0]), (2.5,), 60),
     "bernoulli_probs": Case(lambda t: dist.Bernoulli(probs=t[0]), (0.3,), 2),
     "bernoulli_logits": Case(lambda t: dist.Bernoulli(logits=t[0]), (-0.8,), 2),
@@ -134,7 +138,7 @@ CASES = {
         lambda t: dist.NegativeBinomialLogits(t[0], t[1]), (2.3, -0.4), 150
     ),
     "negative_binomial_2": Case(lambda t: dist.NegativeBinomial2(t[0], t[1]), (3.0, 1.6), 250),
-    "gamma_poisson": Case(lambda t: dist.GammaPoisson(t[0], t[1]), (2.3, 0.8), 150),
+    "gamma_poisson": Case(lambda t: dist.GammaPoisson(t[0], t[1]), (2.3, 0.8), 150, draw=False),
     "dirichlet": Case(lambda t: dist.Dirichlet(t), (0.7, 2.4, 1.1), dirichlet_kl),
     "categorical_logits": Case(
         lambda t: dist.Categorical(logits=t), (0.3, -0.6, 1.0), classes_kl(1, log_softmax)
@@ -155,6 +159,7 @@ CASES = {
         ),
         (0.1, -0.2, 1.5, 0.4, 0.9),
         mvn_kl,
+        draw=False,
     ),
     "low_rank": Case(
         lambda t: dist.LowRankMultivariateNormal(t, jnp.asarray(FACTOR), jnp.array([0.5, 0.1, 2])),
@@ -175,11 +180,6 @@ CASES = {
     ),
 }
 SIMPLEX = {"categorical_probs", "multinomial_probs"}
-
-
-@pytest.fixture(params=CASES)
-def case(request):
-    return request.param, CASES[request.param]
 
 
 def information(law, point):
@@ -219,8 +219,9 @@ def kl_hessian(case, point):
 
 
 @pytest.mark.float64
-def test_it_is_the_hessian_of_the_kl_divergence(case):
-    name, case = case
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_the_hessian_of_the_kl_divergence(name):
+    case = CASES[name]
     point = jnp.asarray(case.point)
     with jax.numpy_rank_promotion("allow"):
         mass, expected = jax.jit(lambda point: kl_hessian(case, point))(point)
@@ -232,9 +233,10 @@ def test_it_is_the_hessian_of_the_kl_divergence(case):
     )
 
 
-def test_it_is_the_covariance_of_the_score(case, key):
-    name, case = case
-    point, draws = jnp.asarray(case.point), 20_000
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.draw])
+def test_it_is_the_covariance_of_the_score(name, key):
+    case = CASES[name]
+    point, draws = jnp.asarray(case.point), 4_000
 
     def products(key):
         with jax.numpy_rank_promotion("allow"):
@@ -242,6 +244,8 @@ def test_it_is_the_covariance_of_the_score(case, key):
             score = jax.vmap(jax.grad(lambda t, y: case.law(t).log_prob(y)), (None, 0))(point, y)
         return score[:, :, None] * score[:, None, :]
 
+    if callable(case.support):  # vectors: one program; numbers share those of single operations
+        products = jax.jit(products)
     products = np.asarray(products(key), np.float64)
     error = products.std(0) / math.sqrt(draws)
     if name in SIMPLEX:  # the law is defined on the simplex: compare tangents of it
@@ -281,17 +285,19 @@ def test_information_about_a_concentration_is_that_of_the_sum_over_counts(r, mea
     np.testing.assert_allclose(got, expected, rtol=1e-4)
 
 
-def test_two_shapes_far_apart_keep_a_positive_matrix():
-    matrices = fisher_information(
-        dist.Beta(jnp.array([1e4, 1e3, 1e-3]), jnp.array([1e4, 1.0, 5.0]))
-    )
+def test_the_little_known_direction_of_beta_keeps_its_digits():
+    """Both shapes grow together: where they are large, data tell little of that."""
     x, y = np.array([1e4, 1e3, 1e-3]), np.array([1e4, 1.0, 5.0])
+
+    def law(t):
+        return dist.Beta(t * jnp.asarray(x, jnp.float32), t * jnp.asarray(y, jnp.float32))
+
+    one = jnp.array(1.0)
+    rows = jax.jacfwd(lambda t: whitened_parameters(law(one), law(t)))(one)
+    by_element = np.concatenate([np.asarray(rows)[:6].reshape(3, 2), np.asarray(rows)[6:, None]], 1)
     trigamma = scipy.special.polygamma
-    determinant = trigamma(1, x) * trigamma(1, y) - trigamma(1, x + y) * (
-        trigamma(1, x) + trigamma(1, y)
-    )
-    got = np.linalg.det(np.asarray(matrices, np.float64))
-    np.testing.assert_allclose(got, determinant, rtol=5e-2)
+    expected = trigamma(1, x) * x**2 + trigamma(1, y) * y**2 - trigamma(1, x + y) * (x + y) ** 2
+    np.testing.assert_allclose((by_element.astype(float) ** 2).sum(1), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,9 @@ def fisher_information(law: dist.Distribution) -> jax.Array:
     --------
     >>> import numpyro.distributions as dist
     >>> from numpyro_genprior.infer.fisher import fisher_information
-    >>> fisher_information(dist.Normal(0.0, 0.5))
+    >>> fisher_information(dist.Laplace(0.0, 0.5))
     Array([[4., 0.],
-           [0., 8.]], dtype=float32)
+           [0., 4.]], dtype=float32)
     """
     core = unwrap(law)
     rule = find_rule(core)
