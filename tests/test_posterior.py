@@ -163,3 +163,14 @@ def test_refused_for_want_of_standard_coordinates():
         posterior.require_standard("EllipticalSlice")
     with pytest.raises(ValueError, match="Give the latents"):
         posterior.coordinates({"x": jnp.zeros((2, 4))})
+
+
+def test_every_observation_counts():
+    """Data with more dimensions than their law are that many observations: F = n / σ²."""
+
+    def model(y):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(z, 2.0), obs=y)
+
+    metric = Posterior(model, (jnp.zeros(100),)).linearise(jnp.zeros(1)).dense()
+    np.testing.assert_allclose(metric, [[1 + 100 / 4]], rtol=1e-5)

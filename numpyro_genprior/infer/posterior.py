@@ -229,9 +229,9 @@ class Posterior(eqx.Module):
         trace = self._trace(xi)
         parts = []
         for name in self.layout.observed:
-            site = trace[name]
-            at = jax.tree.map(jax.lax.stop_gradient, site["fn"])
-            parts.append(whitened_parameters(at, site["fn"], scale=site["scale"], name=name))
+            site, law = trace[name], trace[name]["fn"]
+            options: Any = {"scale": site["scale"], "value": site["value"], "name": name}
+            parts.append(whitened_parameters(law, law, **options))
         return jnp.concatenate(parts)
 
     def prior_precision(self, xi: jax.Array) -> jax.Array:
