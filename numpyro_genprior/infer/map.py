@@ -233,7 +233,7 @@ def _warn_of_starts(starts: Starts, max_steps: int) -> None:
 
 
 def _warn(what: str, remedy: str) -> None:
-    warnings.warn(message(what, remedy=remedy), RuntimeWarning, stacklevel=4)
+    warnings.warn(message(what, remedy=remedy), RuntimeWarning, stacklevel=5)
 
 
 def _warn_of_modes(estimate: MAPEstimate) -> None:
@@ -248,5 +248,5 @@ def _warn_of_modes(estimate: MAPEstimate) -> None:
             "weigh modes by their probability, or add data that tell them apart",
         ),
         UserWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
