@@ -52,7 +52,7 @@ def closed_form(y, scale=1.0):
     return covariance @ forward.T @ y / SD**2, covariance
 
 
-def make(model, *, chains=2, warmup=100, samples=3000, max_shrinks=64, **kwargs):
+def make(model, *, chains=2, warmup=100, samples=2000, max_shrinks=64, **kwargs):
     kwargs = {"chain_method": "vectorized", "jit_model_args": True, **kwargs}
     return MCMC(
         EllipticalSlice(model, max_shrinks=max_shrinks),
@@ -116,7 +116,7 @@ def test_chain_methods_keys_and_continuation():
 
 def test_stopping_to_shrink_stays_right_and_is_counted():
     """A draw that stays where it is leaves the posterior invariant."""
-    mcmc = make(differentiable, max_shrinks=3, samples=5000)
+    mcmc = make(differentiable, max_shrinks=3, samples=3000)
     mcmc.run(jax.random.key(2), prior(), jnp.asarray(Y), SD)
     assert_linear(mcmc, Y)
     stuck = mcmc.last_state.num_stuck

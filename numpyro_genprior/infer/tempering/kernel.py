@@ -83,8 +83,10 @@ class ParallelTempering(FlatKernel):
 
     Warm-up adapts in rounds of doubling length: the β (to equal rejection of all swaps), the step
     size at each (to `target_accept_prob`) and the metric at each (to the mean square of the score,
-    which is curvature within modes and does not know of distances between them). It is worth as
-    many rounds as sampling is. A round costs ``num_steps · (num_replicas - 1) + 1`` gradients.
+    which is curvature within modes and does not know of distances between them). A round costs
+    ``num_steps · (num_replicas - 1) + 1`` gradients in batches, which is much less than it seems.
+    Under a prior of images, with a barrier of 8, an ensemble makes a round trip in 60 to 100
+    rounds: 1000 of warm-up and 1000 to 3000 of sampling in four ensembles are a good start.
 
     Parameters
     ----------
@@ -181,7 +183,7 @@ class ParallelTempering(FlatKernel):
         """All replicas at draws of the prior; the cold one at `xi`, where it is given."""
         n = self._num_replicas
         key, draw_key = jax.random.split(key)
-        start = jax.vmap(posterior.draw)(jax.random.split(draw_key, n))
+        start = jax.random.normal(draw_key, (n, posterior.size))
         if xi is not None:
             start = start.at[-1].set(xi)
         replicas = jax.vmap(lambda xi: visit(_target(posterior), xi))(start)
@@ -206,27 +208,30 @@ class ParallelTempering(FlatKernel):
 
     def step(self, posterior: Posterior, state: TemperingState) -> TemperingState:
         """One round: local moves, a fresh draw of the prior, swaps; in warm-up, adaptation."""
-        key, move_key, swap_key = jax.random.split(state.rng_key, 3)
-        state = self._move(posterior, state._replace(rng_key=key), move_key)
-        state = _swap(state, swap_key)
+        key, normal_key, uniform_key = jax.random.split(state.rng_key, 3)
+        xi = state.replicas.xi
+        normal = jax.random.normal(normal_key, xi.shape, xi.dtype)
+        chance = jax.random.uniform(uniform_key, (len(xi), 3), xi.dtype)
+        state = self._move(posterior, state._replace(rng_key=key), normal, chance[1:, :2])
+        state = _swap(state, chance[1:, 2])
         state = state._replace(i=state.i + 1)
         state = jax.lax.cond(state.i <= state.num_warmup, self._adapt, lambda s: s, state)
         return _show_cold(posterior, state)
 
-    def _move(self, posterior: Posterior, state: TemperingState, key: jax.Array) -> TemperingState:
-        target, metric = _target(posterior), state.adaptation.metric
-        draw_key, *keys = jax.random.split(key, self._num_replicas)
-        hot = visit(target, posterior.draw(draw_key))
+    def _move(
+        self, posterior: Posterior, state: TemperingState, normal: jax.Array, chance: jax.Array
+    ) -> TemperingState:
+        target = _target(posterior)
+        hot = visit(target, normal[0])  # a draw of the prior
         warm, accept_prob, bad = jax.vmap(
-            lambda key, spot, beta, step_size, metric: trajectory(
-                target, key, spot, beta, step_size, metric, self._num_steps
-            )
+            lambda *args: trajectory(target, *args, num_steps=self._num_steps)
         )(
-            jnp.stack(keys),
             jax.tree.map(lambda x: x[1:], state.replicas),
+            normal[1:],
+            chance,
             state.betas[1:],
             state.step_size,
-            metric,
+            state.adaptation.metric,
         )
         replicas = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), hot, warm)
         tally = state.tally._replace(
@@ -292,7 +297,7 @@ def _target(posterior: Posterior) -> Callable[[jax.Array], tuple[jax.Array, jax.
     return jax.value_and_grad(posterior.log_likelihood)
 
 
-def _swap(state: TemperingState, key: jax.Array) -> TemperingState:
+def _swap(state: TemperingState, chance: jax.Array) -> TemperingState:
     """Swap even pairs in even rounds and odd pairs in odd ones; count journeys."""
     spots, betas = state.replicas, state.betas
     n = len(betas)
@@ -304,7 +309,7 @@ def _swap(state: TemperingState, key: jax.Array) -> TemperingState:
     tally = tally._replace(rejection=tally.rejection + 1 - accept_prob)
 
     turn = (jnp.arange(n - 1) + state.i) % 2 == 0
-    swapped = turn & (jax.random.uniform(key, (n - 1,), accept_prob.dtype) < accept_prob)
+    swapped = turn & (chance < accept_prob)
     up = jnp.concatenate([swapped, jnp.zeros(1, bool)]).astype(int)
     order = jnp.arange(n) + up - jnp.roll(up, 1)
     spots, last_end = jax.tree.map(lambda x: x[order], (spots, state.last_end))

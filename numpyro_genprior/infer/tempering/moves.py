@@ -45,8 +45,9 @@ def visit(target: Target, xi: jax.Array) -> Spot:
 
 def trajectory(
     target: Target,
-    key: jax.Array,
     spot: Spot,
+    velocity: jax.Array,
+    chance: jax.Array,
     beta: jax.Array,
     step_size: jax.Array,
     metric: Metric,
@@ -58,14 +59,22 @@ def trajectory(
     (Shahbaba, Lan, Johnson & Neal 2014; Beskos, Pinski, Sanz-Serna & Stuart 2011): as β falls to
     0, any step size is accepted.
 
+    Parameters
+    ----------
+    target, spot
+        Log likelihood with its gradient, and the start.
+    velocity, chance
+        Standard normal numbers ``(d,)``, and two uniform ones: for the length of the trajectory
+        and for its acceptance.
+    beta, step_size, metric, num_steps
+        The tempered posterior and how to move in it.
+
     Returns
     -------
     Spot, jax.Array, jax.Array
         The next spot, the acceptance probability and whether the energy at the end was no number.
     """
-    momentum_key, length_key, accept_key = jax.random.split(key, 3)
-    velocity = jax.random.normal(momentum_key, spot.xi.shape, spot.xi.dtype)
-    jitter = jax.random.uniform(length_key, (), spot.xi.dtype, 0.8, 1.2)
+    jitter = 0.8 + 0.4 * chance[0]
     angle = step_size * jitter * metric.scale
     cos, sin = jnp.cos(angle), jnp.sin(angle)
 
@@ -87,6 +96,6 @@ def trajectory(
     log_ratio = energy(spot, velocity) - energy(end, last)
     bad = jnp.isnan(log_ratio)
     accept_prob = jnp.where(bad, 0, jnp.exp(jnp.minimum(log_ratio, 0)))
-    accepted = jax.random.uniform(accept_key, (), accept_prob.dtype) < accept_prob
+    accepted = chance[1] < accept_prob
     spot = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end, spot)
     return spot, accept_prob, jnp.isnan(end.log_likelihood)

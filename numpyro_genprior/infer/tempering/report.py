@@ -13,6 +13,7 @@ from numpyro_genprior.errors import message
 from numpyro_genprior.infer.tempering.tally import log_evidence
 
 FEW = 10  # round trips of an ensemble, below which modes have hardly been compared
+MANY = 0.6  # mean rejection of swaps
 LOW = 0.5  # mean acceptance of local moves
 
 
@@ -91,10 +92,10 @@ class TemperingReport:
         """What stands against trusting the draws, in words; empty when nothing does."""
         found = []
         n = self.betas.shape[1]
-        if n < self.wanted_replicas:
+        if self.barrier > MANY * (n - 1):
             found.append(
                 f"{n} replicas are few for a barrier of {self.barrier:.1f}: "
-                f"give num_replicas={self.wanted_replicas} or more."
+                f"give num_replicas={self.wanted_replicas}."
             )
         if self.round_trips.min() < FEW:
             found.append(
