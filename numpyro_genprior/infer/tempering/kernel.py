@@ -86,7 +86,7 @@ class ParallelTempering(FlatKernel):
     which is curvature within modes and does not know of distances between them). A round costs
     ``num_steps · (num_replicas - 1) + 1`` gradients in batches, which is much less than it seems.
     Under a prior of images, with a barrier of 8, an ensemble makes a round trip in 60 to 100
-    rounds: 1000 of warm-up and 1000 to 3000 of sampling in four ensembles are a good start.
+    rounds: 1000 of warm-up and 2000 to 4000 of sampling in four ensembles are a good start.
 
     Parameters
     ----------
