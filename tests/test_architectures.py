@@ -13,7 +13,7 @@ import pytest
 from flowjax.distributions import AbstractTransformed
 from jax import lax
 
-from numpyro_genprior.flows.architectures import SplineCouplingFlow
+from numpyro_genprior.flows.architectures import AffineCouplingFlow, SplineCouplingFlow
 from numpyro_genprior.networks import architectures as arch
 from numpyro_genprior.networks.resampling import DownBlock, UpBlock
 
@@ -91,13 +91,15 @@ def test_blocks_are_the_convolutions_they_say():
     np.testing.assert_allclose(up(x), transpose(x)[0], atol=1e-5)
 
 
-def test_spline_coupling_flow():
-    make = SplineCouplingFlow
-    flow = make((2, 2), cond_dim=3, layers=2, knots=4, width=6, loc=1.0, scale=2.0, key=KEY)
+@pytest.mark.parametrize(
+    ("make", "options"), [(SplineCouplingFlow, {"knots": 4}), (AffineCouplingFlow, {"bound": 0.4})]
+)
+def test_coupling_flow(make, options):
+    flow = make((2, 2), cond_dim=3, layers=2, width=6, loc=1.0, scale=2.0, key=KEY, **options)
     assert isinstance(flow, AbstractTransformed)
     assert (flow.shape, flow.cond_shape) == ((2, 2), (3,))
     config = json.loads(json.dumps(flow.config))
-    again = arch.build("SplineCouplingFlow", config, key=KEY)
+    again = arch.build(make.__name__, config, key=KEY)
     arrays, others = eqx.filter(flow, eqx.is_array), eqx.filter(again, eqx.is_array)
     assert [a.shape for a in jax.tree.leaves(arrays)] == [a.shape for a in jax.tree.leaves(others)]
     # The density is that of the bijection's Jacobian, computed apart.
@@ -131,6 +133,7 @@ ERRORS = {
     "odd image": (lambda: arch.ConvDecoder(2, (28, 30), key=KEY), "fewer channels entries"),
     "vector for an image": (lambda: arch.ConvEncoder((28,), 2, key=KEY), "MLP architectures"),
     "scalar coupling flow": (lambda: SplineCouplingFlow(1, key=KEY), "RationalQuadraticSpline"),
+    "bound of no width": (lambda: AffineCouplingFlow(2, bound=0.0, key=KEY), "usual value is 0.5"),
     "condition missing": (lambda: NETS["mlp_decoder"](KEY)(jnp.zeros(3)), "condition_size"),
     "condition superfluous": (
         lambda: NETS["conv_decoder"](KEY)(jnp.zeros(3), jnp.zeros(1)),

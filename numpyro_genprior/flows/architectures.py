@@ -1,4 +1,4 @@
-"""The normalizing flow that the training loops and the pretrained priors use."""
+"""The normalizing flows that the training loops and the pretrained priors use."""
 
 from __future__ import annotations
 
@@ -7,22 +7,49 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import jax.random as jr
 from flowjax.bijections import (
     AbstractBijection,
     Affine,
     Chain,
+    Coupling,
+    Permute,
     RationalQuadraticSpline,
     Reshape,
 )
 from flowjax.distributions import AbstractDistribution, AbstractTransformed, StandardNormal
 from flowjax.flows import coupling_flow
-from jaxtyping import ArrayLike, PRNGKeyArray
-from paramax import non_trainable
+from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from paramax import Parameterize, non_trainable
 
 from numpyro_genprior.networks.architectures import register
 
-__all__ = ["SplineCouplingFlow"]
+__all__ = ["AffineCouplingFlow", "SplineCouplingFlow"]
+
+
+def _flat_size(shape: tuple[int, ...]) -> int:
+    size = math.prod(shape)
+    if size < 2:
+        raise ValueError(
+            f"A coupling flow needs events of two elements or more, got event_shape={shape}. "
+            "For a scalar use a FlowJAX RationalQuadraticSpline on a StandardNormal."
+        )
+    return size
+
+
+def _of_events(
+    bijection: AbstractBijection, shape: tuple[int, ...], loc: ArrayLike, scale: ArrayLike
+) -> AbstractBijection:
+    """A bijection of vectors as one of standardised events."""
+    if shape != bijection.shape:
+        bijection = Reshape(bijection, shape)
+    standardise = Affine(
+        jnp.broadcast_to(jnp.asarray(loc, float), shape),
+        jnp.broadcast_to(jnp.asarray(scale, float), shape),
+    )
+    return Chain([bijection, non_trainable(standardise)])
 
 
 @register
@@ -89,12 +116,7 @@ class SplineCouplingFlow(AbstractTransformed):
         key: PRNGKeyArray,
     ) -> None:
         shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
-        size = math.prod(shape)
-        if size < 2:
-            raise ValueError(
-                f"A coupling flow needs events of two elements or more, got event_shape={shape}. "
-                "For a scalar use a FlowJAX RationalQuadraticSpline on a StandardNormal."
-            )
+        size = _flat_size(shape)
         flow = coupling_flow(
             key,
             base_dist=StandardNormal((size,)),
@@ -104,15 +126,8 @@ class SplineCouplingFlow(AbstractTransformed):
             nn_width=width,
             nn_depth=depth,
         )
-        bijection = flow.bijection
-        if shape != (size,):
-            bijection = Reshape(bijection, shape)
-        standardise = Affine(
-            jnp.broadcast_to(jnp.asarray(loc, float), shape),
-            jnp.broadcast_to(jnp.asarray(scale, float), shape),
-        )
         self.base_dist = StandardNormal(shape)
-        self.bijection = Chain([bijection, non_trainable(standardise)])
+        self.bijection = _of_events(flow.bijection, shape, loc, scale)
         self.event_shape = shape
         self.layers = layers
         self.knots = knots
@@ -129,6 +144,125 @@ class SplineCouplingFlow(AbstractTransformed):
             "layers": self.layers,
             "knots": self.knots,
             "interval": self.interval,
+            "width": self.width,
+            "depth": self.depth,
+        }
+
+
+def _bounded_scale(raw: Array, bound: float) -> Array:
+    return jnp.exp(bound * jnp.tanh(raw / bound))
+
+
+@register
+class AffineCouplingFlow(AbstractTransformed):
+    """A FlowJAX distribution: affine coupling layers over a standard normal.
+
+    Each layer shifts and scales one half of the coordinates by functions of the other half (Dinh
+    et al. 2017, *Density estimation using Real NVP*). Conditioners are smooth (silu), and a layer's
+    scales stay between ``exp(-bound)`` and ``exp(bound)``. The event is ``loc + scale * T(z)``,
+    with ``loc`` and ``scale`` fixed: they standardise the data.
+
+    Parameters
+    ----------
+    event_shape
+        Shape of an event, with two elements or more.
+    cond_dim
+        Number of elements of the condition vector, or None.
+    layers
+        Number of coupling layers. Halves change places between layers, and all coordinates are
+        mixed at random after every second one.
+    bound
+        Largest absolute logarithm of a layer's scales, positive.
+    width, depth
+        Width and number of the hidden layers of each conditioner.
+    loc, scale
+        Location and scale of the data, of the event's shape or scalars; not trained.
+    key
+        Initialises the weights; ``T`` then hardly does more than reorder coordinates.
+
+    Raises
+    ------
+    ValueError
+        If the event has fewer than two elements, or ``bound`` is not positive.
+
+    Notes
+    -----
+    **Density** exact, by change of variables. **Fails when** the law has well separated modes
+    (a diffeomorphism leaves bridges between them), sits on a surface of lower dimension, or has a
+    density with jumps, which splines follow better.
+
+    A posterior over the base is sampled in fewer and cheaper steps than with splines, whose second
+    derivatives jump at the knots. Weight decay in training makes it smoother still.
+    """
+
+    base_dist: AbstractDistribution
+    bijection: AbstractBijection
+    event_shape: tuple[int, ...] = eqx.field(static=True)
+    layers: int = eqx.field(static=True)
+    bound: float = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+    depth: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        *,
+        cond_dim: int | None = None,
+        layers: int = 4,
+        bound: float = 0.5,
+        width: int = 64,
+        depth: int = 2,
+        loc: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
+        key: PRNGKeyArray,
+    ) -> None:
+        shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+        size = _flat_size(shape)
+        if not bound > 0.0:
+            raise ValueError(f"`bound` must be positive, got {bound}. A usual value is 0.5.")
+        transformer = eqx.tree_at(
+            lambda affine: affine.scale,
+            Affine(),
+            Parameterize(_bounded_scale, jnp.zeros(()), float(bound)),
+        )
+        half = size // 2
+        swap = jnp.concatenate([jnp.arange(half, size), jnp.arange(half)])
+        parts: list[AbstractBijection] = []
+        for i, layer_key in enumerate(jr.split(key, layers)):
+            net_key, order_key = jr.split(layer_key)
+            coupling = Coupling(
+                net_key,
+                transformer=transformer,
+                untransformed_dim=half,
+                dim=size,
+                cond_dim=cond_dim,
+                nn_width=width,
+                nn_depth=depth,
+                nn_activation=jax.nn.silu,
+            )
+            coupling = eqx.tree_at(
+                lambda c: c.conditioner.layers[-1],
+                coupling,
+                replace_fn=lambda layer: jax.tree.map(lambda leaf: 0.01 * leaf, layer),
+            )
+            order = swap if i % 2 == 0 else jr.permutation(order_key, size)
+            parts += [coupling, Permute(order)]
+        self.base_dist = StandardNormal(shape)
+        self.bijection = _of_events(Chain(parts), shape, loc, scale)
+        self.event_shape = shape
+        self.layers = layers
+        self.bound = bound
+        self.width = width
+        self.depth = depth
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """JSON values from which :func:`build` makes the same structure."""
+        return {
+            "event_shape": list(self.event_shape),
+            "cond_dim": None if self.cond_shape is None else self.cond_shape[0],
+            "layers": self.layers,
+            "bound": self.bound,
             "width": self.width,
             "depth": self.depth,
         }
