@@ -15,7 +15,16 @@ from numpyro_genprior.priors import (
 from numpyro_genprior.sites import LatentReparam, latent, param, sample
 
 if TYPE_CHECKING:
-    from numpyro_genprior import flows, infer, plots, pretrained, testing, traces, train
+    from numpyro_genprior import (
+        diagnostics,
+        flows,
+        infer,
+        plots,
+        pretrained,
+        testing,
+        traces,
+        train,
+    )
     from numpyro_genprior.io import load, save
     from numpyro_genprior.traces import decode, event_moments, to_arviz
 
@@ -29,7 +38,17 @@ _LAZY = {
     "save": "io",
     "to_arviz": "traces",
 }
-_LAZY_MODULES = ("flows", "infer", "io", "plots", "pretrained", "testing", "traces", "train")
+_LAZY_MODULES = (
+    "diagnostics",
+    "flows",
+    "infer",
+    "io",
+    "plots",
+    "pretrained",
+    "testing",
+    "traces",
+    "train",
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -54,6 +73,7 @@ __all__ = [
     "VAEPrior",
     "decode",
     "event_moments",
+    "diagnostics",
     "flows",
     "infer",
     "latent",

@@ -24,11 +24,12 @@ def model(prior, y=None):
     numpyro.sample("y", dist.Normal(x, SCALE).to_event(1), obs=y)
 
 
-def test_parallel_chains_meet_the_closed_form(key):
+@pytest.mark.parametrize("kernel", [NUTS, ngp.infer.FisherNUTS])
+def test_parallel_chains_meet_the_closed_form(kernel, key):
     prior = ngp.GANPrior(lambda z: jnp.asarray(GENERATOR) @ z, 2)
     y = np.array([0.3, -1.0, 0.8], np.float32)
     mcmc = MCMC(
-        NUTS(model),
+        kernel(model),
         num_warmup=300,
         num_samples=1000,
         num_chains=2,

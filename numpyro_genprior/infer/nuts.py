@@ -66,8 +66,7 @@ class _FisherKernel(FlatKernel):
         settings: dict[str, Any],
     ) -> None:
         super().__init__(model)
-        self.estimate = estimate
-        self._given = estimate is not None
+        self.estimate = self._given = estimate
         self._key, self._rank, self._num_starts = key, rank, num_starts
         self._settings = settings
         self._sample_fn: Any = None  # MCMC asks for this one to see whether init has run
@@ -136,12 +135,11 @@ class _FisherKernel(FlatKernel):
 
     def _find(self, posterior: Posterior) -> WarmStart:
         """Modes and whitening, once for all chains and, where data are concrete, at once."""
-        if self._given:
-            assert self.estimate is not None  # noqa: S101
-            return from_estimate(self.estimate, posterior, rank=self._rank)
-        key = jax.random.key(0) if self._key is None else self._key
-        found = find_warm_start(posterior, key, num_starts=self._num_starts, rank=self._rank)
-        start, self.estimate = found
+        if self._given is not None:
+            return from_estimate(self._given, posterior, rank=self._rank)
+        start, self.estimate = find_warm_start(
+            posterior, self._key, num_starts=self._num_starts, rank=self._rank
+        )
         return start
 
     def _begin(

@@ -13,7 +13,7 @@ from numpyro_genprior.infer.posterior import Posterior
 BATCH_ELEMENTS = 2**23  # numbers on the device at a time, 32 MiB in single precision
 
 
-def streamed_values(posterior: Posterior, xi: jax.Array) -> dict[str, np.ndarray]:
+def streamed_values(posterior: Posterior, xi: jax.Array | np.ndarray) -> dict[str, np.ndarray]:
     """All sites at many coordinates, on the host.
 
     Parameters
@@ -36,7 +36,7 @@ def streamed_values(posterior: Posterior, xi: jax.Array) -> dict[str, np.ndarray
     kept: dict[str, np.ndarray] = {}
     for first in range(0, number, size):
         start = min(first, number - size)  # one shape: the last batch reaches back
-        batch = jax.device_get(_values(posterior, xi[start : start + size]))
+        batch = jax.device_get(_values(posterior, jnp.asarray(xi[start : start + size])))
         for name, value in batch.items():
             if name not in kept:
                 kept[name] = np.empty((number, *value.shape[1:]), value.dtype)

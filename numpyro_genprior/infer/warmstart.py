@@ -47,16 +47,19 @@ class WarmStart(eqx.Module):
 
 
 def find_warm_start(
-    posterior: Posterior, key: jax.Array, *, num_starts: int, rank: int | None
+    posterior: Posterior, key: jax.Array | None, *, num_starts: int, rank: int | None
 ) -> tuple[WarmStart, MAPEstimate | None]:
     """Search for modes and whiten at the best one.
 
     With concrete data, even inside of ``jax.vmap`` or ``pmap`` over chains, this happens at once,
     and what it found is returned and warned of. With traced data it is part of the program.
+    Without a key, a fixed one is used.
     """
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(posterior)):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((posterior, key))):
+        key = jax.random.key(0) if key is None else key
         return _find(posterior, key, num_starts, rank)[0], None
     with jax.ensure_compile_time_eval():
+        key = jax.random.key(0) if key is None else key  # made here: outside, a tracer
         start, drawn, minima = _find(posterior, key, num_starts, rank)
         method = default_method(posterior)[0]
         estimate = summarise(posterior, drawn, minima, method, MAX_STEPS)

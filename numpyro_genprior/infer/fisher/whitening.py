@@ -83,6 +83,7 @@ def whitened_parameters(
         outer = jnp.ndim(value) - law.event_dim
         full = jnp.broadcast_shapes(full, jnp.shape(value)[: max(outer, 0)])
     if scale is not None:
+        # The metric is taken at one point: its weights are no part of what is differentiated.
         scale = jax.lax.stop_gradient(jnp.asarray(scale))
         full = jnp.broadcast_shapes(full, jnp.shape(scale))
     leaves = [_spread(leaf, batch, full) for leaf in leaves]
@@ -177,6 +178,7 @@ def _leaves(at: Any, law: Any, where: str) -> list[jax.Array]:
         leaves = _leaves(at.base_dist, law.base_dist, where)
         return [known(x, law.transforms, _moving_transform(law, where)) for x in leaves]
     rule = _ruled(rule, law, where)
+    # The whitening is that of one point; only the parameters that it is applied to move.
     at = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, at)
     leaves = jax.tree.leaves(rule.whiten(at, rule.parameters(law)))
     batch = tuple(law.batch_shape)
