@@ -1,5 +1,6 @@
-"""What a fit can be trusted with."""
+"""What the data determined, what the prior made up, and whether to believe it."""
 
 from numpyro_genprior.diagnostics.modes import ChainModes, modes
+from numpyro_genprior.diagnostics.sensitivity import Sensitivity, sensitivity
 
-__all__ = ["ChainModes", "modes"]
+__all__ = ["ChainModes", "Sensitivity", "modes", "sensitivity"]

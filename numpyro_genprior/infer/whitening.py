@@ -198,15 +198,7 @@ def _dense(at: Linearised) -> tuple[LowerCholeskyAffine, Spectrum]:
 
 def _low_rank(at: Linearised, rank: int) -> tuple[LowRankAffine, Spectrum]:
     size, dtype = at.posterior.size, at.xi.dtype
-    others = np.flatnonzero(~at.posterior.standard)
-    block = _others_inverse_root(at)
-    identity = LowRankAffine(
-        jnp.zeros(size, dtype),
-        jnp.zeros((size, 0), dtype),
-        jnp.zeros(0, dtype),
-        tril=block,
-        others=tuple(map(int, others)),
-    )
+    identity = prior_affine(at)
 
     def push(v: jax.Array) -> jax.Array:
         return at.matvec(identity(v))
@@ -221,11 +213,25 @@ def _low_rank(at: Linearised, rank: int) -> tuple[LowRankAffine, Spectrum]:
     singular = jnp.pad(singular, (0, max(0, width - singular.shape[0])))
     rows = jnp.pad(rows, ((0, 0), (0, max(0, width - rows.shape[1]))))
     basis, eigenvalues = (rows.T @ probes)[:rank].T, singular**2
-    transform = LowRankAffine(at.xi, basis, eigenvalues[:rank], tril=block, others=identity.others)
+    transform = LowRankAffine(
+        at.xi, basis, eigenvalues[:rank], tril=identity.tril, others=identity.others
+    )
     discarded = eigenvalues[rank] if width > rank else jnp.zeros((), dtype)
     rest = white - (white @ basis) @ basis.T
     trace = jnp.sum(jax.vmap(push)(rest) ** 2) / width
     return transform, Spectrum(eigenvalues[:rank], discarded, trace)
+
+
+def prior_affine(at: Linearised) -> LowRankAffine:
+    """The linear map whose image of a standard normal has the prior's precision."""
+    size, dtype = at.posterior.size, at.xi.dtype
+    return LowRankAffine(
+        jnp.zeros(size, dtype),
+        jnp.zeros((size, 0), dtype),
+        jnp.zeros(0, dtype),
+        tril=_others_inverse_root(at),
+        others=tuple(map(int, np.flatnonzero(~at.posterior.standard))),
+    )
 
 
 def _others_inverse_root(at: Linearised) -> jax.Array | None:
