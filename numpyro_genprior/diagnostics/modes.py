@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 from numpyro.diagnostics import split_gelman_rubin
 from numpyro.infer import MCMC
 
-from numpyro_genprior.errors import message
+from numpyro_genprior.diagnostics.draws import coordinates_of_run
 from numpyro_genprior.infer.posterior import Posterior
 
 APART = 0.95  # part of the pairs of draws that a direction puts in order
@@ -139,12 +138,9 @@ def modes(mcmc: MCMC, *, num_draws: int = 200) -> ChainModes:
     >>> bool(found.labels[0] == found.labels[2] != found.labels[1])
     True
     """  # fmt: skip
-    model = _model(mcmc)
-    draws = _draws(mcmc, num_draws)
-    posterior = Posterior(model, mcmc._args, mcmc._kwargs)
-    latents = [place.name for place in posterior.layout.places]
-    kept = {name: draws[name] for name in latents if name in draws}
-    xi, energy = map(np.asarray, _evaluate(posterior, kept))
+    posterior, xi = coordinates_of_run(mcmc, "modes", num_draws=num_draws)
+    energy = np.asarray(_energies(posterior, xi))
+    xi = np.asarray(xi)
     energies = energy.mean(1)
     separation = _separation(xi)
     return ChainModes(
@@ -155,58 +151,9 @@ def modes(mcmc: MCMC, *, num_draws: int = 200) -> ChainModes:
     )
 
 
-def _model(mcmc: Any) -> Any:
-    if not isinstance(mcmc, MCMC):
-        raise TypeError(
-            message(
-                "modes: not a run",
-                expected="a numpyro.infer.MCMC",
-                got=type(mcmc).__name__,
-                remedy="pass the MCMC object itself, not its draws",
-            )
-        )
-    model = getattr(mcmc.sampler, "model", None)
-    if model is None:
-        raise TypeError(
-            message(
-                f"modes: the kernel {type(mcmc.sampler).__name__} has no model",
-                expected="a kernel of a NumPyro model",
-                got="one of a potential function, or of several models",
-                remedy="build it from the model, NUTS(model)",
-            )
-        )
-    return model
-
-
-def _draws(mcmc: Any, num_draws: int) -> dict[str, Any]:
-    if mcmc._states is None:
-        raise ValueError(
-            message("modes: this MCMC has not run", remedy="call mcmc.run(key, ...) first")
-        )
-    draws: Any = mcmc.get_samples(group_by_chain=True)
-    number = next(iter(draws.values())).shape[1]
-    if min(number, num_draws) < 4:
-        raise ValueError(
-            message(
-                "modes: too few draws",
-                expected="at least 4 of each chain",
-                got=min(number, num_draws),
-                remedy="raise num_samples of MCMC, or num_draws",
-            )
-        )
-    rows = np.linspace(0, number - 1, min(number, num_draws)).round().astype(int)
-    return {name: value[:, rows] for name, value in draws.items()}
-
-
 @eqx.filter_jit
-def _evaluate(posterior: Posterior, draws: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Coordinates of shape ``(chains, draws, size)`` and energies of shape ``(chains, draws)``."""
-
-    def one(values: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        xi = posterior.coordinates(values)
-        return xi, posterior.energy(xi)
-
-    return jax.vmap(lambda chain: jax.lax.map(one, chain))(draws)
+def _energies(posterior: Posterior, xi: jax.Array) -> jax.Array:
+    return jax.vmap(lambda chain: jax.lax.map(posterior.energy, chain))(xi)
 
 
 def _separation(xi: np.ndarray) -> np.ndarray:

@@ -81,11 +81,7 @@ class Sensitivity:
     @property
     def latents(self) -> tuple[str, ...]:
         """For each coordinate the name of its site, with its index where the site is an array."""
-        return tuple(
-            place.name if place.stop - place.start == 1 else f"{place.name}[{i}]"
-            for place in self.posterior.layout.places
-            for i in range(place.stop - place.start)
-        )
+        return self.posterior.layout.labels
 
     @property
     def complete(self) -> bool:

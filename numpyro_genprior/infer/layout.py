@@ -56,6 +56,15 @@ class Layout:
     def size(self) -> int:
         return self.places[-1].stop if self.places else 0
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each coordinate: the site's, with an index where it has several."""
+        return tuple(
+            place.name if place.stop - place.start == 1 else f"{place.name}[{i}]"
+            for place in self.places
+            for i in range(place.stop - place.start)
+        )
+
     def __getitem__(self, name: str) -> Place:
         return next(place for place in self.places if place.name == name)
 

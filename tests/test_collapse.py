@@ -1,0 +1,171 @@
+"""`decoder_collapse` and `posterior_collapse` against theory."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer import MCMC, NUTS
+
+import numpyro_genprior as ngp
+from numpyro_genprior.train import fit_vae
+
+decoder_collapse = ngp.diagnostics.decoder_collapse
+posterior_collapse = ngp.diagnostics.posterior_collapse
+
+# ---- decoders ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("beta", "num_active", "verdict"),
+    [(1.0, 3, "healthy"), (20.0, 2, "collapsed_units"), (200.0, 0, "ignores_latent")],
+)
+def test_a_linear_vae_keeps_the_directions_that_theory_says(beta, num_active, verdict, key):
+    """Those whose variance exceeds β · scale² (Lucas et al. 2019, with β in the scale)."""
+    variances, scale = np.array([9.0, 4.0, 1.0, 0.01, 0.01]), 0.3
+    rows = np.random.default_rng(0).normal(size=(2000, 5)) * np.sqrt(variances)
+    prior = fit_vae(
+        key,
+        rows.astype(np.float32),
+        latent_size=3,
+        decoder=eqx.nn.Linear(3, 5, key=key),
+        scale=scale,
+        beta=beta,
+        max_epochs=40,
+        learning_rate=1e-2,
+        show_progress=False,
+    ).prior
+    found = decoder_collapse(prior, key, num_draws=8)
+    assert (found.num_active, found.verdict) == (num_active, verdict)
+    assert int(np.sum(variances > beta * scale**2)) == num_active
+    if num_active < 3:  # the encoder of a collapsed unit gives the prior
+        assert np.all(np.asarray(found.kl)[~np.asarray(found.active)] < 0.05)
+    words = {"healthy": "3 of 3", "collapsed_units": "smaller β", "ignores_latent": "Train again"}
+    assert words[verdict] in repr(found)
+
+
+def test_sensitivity_of_a_linear_decoder(key):
+    weights = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
+    weights[:, 1] *= 0.01
+    scale = np.array([0.1, 0.2, 0.5, 1.0, 0.1, 0.3], np.float32)
+    prior = ngp.VAEPrior(
+        lambda z: jnp.asarray(weights) @ z, 3, scale=scale, encoder=lambda x: (x[:3], x[:3] ** 2)
+    )
+    x = np.random.default_rng(2).normal(size=(5, 6)).astype(np.float32)
+    found = decoder_collapse(prior, key, num_draws=4, events=x)
+    matrix = weights / scale[:, None]
+    np.testing.assert_allclose(found.sensitivity, np.linalg.norm(matrix, axis=0), rtol=1e-4)
+    singular = np.linalg.svd(matrix)[1]
+    np.testing.assert_allclose(found.singular_values, singular, rtol=1e-5, atol=1e-5)
+    shares = singular**2 / np.sum(singular**2)
+    np.testing.assert_allclose(found.effective_rank, np.exp(-np.sum(shares * np.log(shares))), 1e-5)
+    loc, sd = x[:, :3], x[:, :3] ** 2
+    kl = 0.5 * (loc**2 + sd**2 - 1 - 2 * np.log(sd)).mean(0)
+    np.testing.assert_allclose(found.kl, kl, rtol=1e-5)
+    without_noise = decoder_collapse(prior.noiseless(), key, num_draws=4)
+    np.testing.assert_allclose(
+        without_noise.sensitivity, np.linalg.norm(weights, axis=0), rtol=1e-5
+    )
+    assert not without_noise.noise
+    assert without_noise.kl is None
+
+
+def test_a_generator_that_ignores_its_latent(key):
+    found = decoder_collapse(ngp.GANPrior(lambda z: jnp.ones(3) + 0 * z[0], 2), key)
+    assert found.verdict == "ignores_latent"
+    assert "no data can change it" in repr(found)
+
+
+def test_shipped_priors_are_healthy(key):
+    for name in ("digits_vae", "digits_gan"):
+        found = decoder_collapse(ngp.pretrained.load(name), key, num_draws=8)
+        assert found.verdict == "healthy", name
+
+
+def test_mistakes(key):
+    with pytest.raises(TypeError, match="Pass the prior"):
+        decoder_collapse(lambda z: z, key)
+    batch = ngp.GANPrior(lambda z, c: z * c, 2, condition=jnp.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"prior\.given"):
+        decoder_collapse(batch, key)
+
+
+# ---- posteriors ----------------------------------------------------------------------------------
+
+
+def test_level_is_kept_for_correlated_draws():
+    """Prior draws by AR(1) chains: false alarms over 20 directions stay at the level."""
+    rng = np.random.default_rng(3)
+    alarms, number = 0, 60
+    for _ in range(number):
+        z = np.empty((4, 400, 20))
+        z[:, 0] = rng.normal(size=(4, 20))
+        for t in range(1, 400):
+            z[:, t] = 0.7 * z[:, t - 1] + np.sqrt(1 - 0.49) * rng.normal(size=(4, 20))
+        alarms += bool(posterior_collapse(z, level=0.05).informed.any())
+    assert alarms / number < 0.05 + 3 * np.sqrt(0.05 * 0.95 / number)
+
+
+def test_it_sees_shifts_spreads_and_modes():
+    rng = np.random.default_rng(4)
+    z = rng.normal(size=(4, 500, 5))
+    z[..., 1] = z[..., 1] + 0.3
+    z[..., 2] = z[..., 2] * 0.8
+    z[..., 3] = np.sign(z[..., 3]) * np.sqrt(0.9) + np.sqrt(0.1) * rng.normal(size=(4, 500))
+    found = posterior_collapse({"x_latent": z})
+    np.testing.assert_array_equal(found.collapsed, [True, False, False, False, True])
+    assert found.verdict == "partly_collapsed"
+    assert "x_latent[0], x_latent[4]" in repr(found)
+    turned = posterior_collapse(z, directions=np.array([[0, 2.0, 0, 0, 0], [1, 0, 0, 0, 1]]))
+    np.testing.assert_array_equal(turned.informed, [True, False])
+
+
+def test_too_few_effective_draws_are_not_collapse():
+    walk = np.cumsum(0.02 * np.random.default_rng(5).normal(size=(1, 200, 1)), axis=1)
+    assert posterior_collapse(walk).verdict == "undecided"
+
+
+def test_after_inference(key):
+    """y sees the first latent only; the others keep their prior."""
+
+    @ngp.latent
+    def model(y):
+        x = numpyro.sample("x", ngp.GANPrior(lambda z: jnp.stack([z[0], z[1], z[2]]), 3))
+        numpyro.sample("y", dist.Normal(x[0], 0.5), obs=y)
+
+    mcmc = MCMC(
+        NUTS(model),
+        num_warmup=200,
+        num_samples=400,
+        num_chains=4,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(key, jnp.array(0.4))
+    found = posterior_collapse(mcmc)
+    np.testing.assert_array_equal(found.informed, [True, False, False])
+    assert found.names[0] == "x_latent[0]"
+    errors = found.error[0] * np.array([1.0, 1.0])
+    np.testing.assert_allclose(found.mean[0], 0.32, atol=5 * errors[0])
+    np.testing.assert_allclose(found.shrinkage[0], 0.2, atol=5 * 0.2 * np.sqrt(2) * errors[1])
+
+
+@pytest.mark.parametrize(
+    ("draws", "match"),
+    [
+        (np.zeros((2, 2, 3)), "Raise num_samples"),
+        (np.full((2, 50, 3), np.nan), "not finite"),
+        ({}, "no draws"),
+        (np.zeros(5), "no dimension of latents"),
+    ],
+)
+def test_mistakes_in_draws(draws, match):
+    with pytest.raises(ValueError, match=match):
+        posterior_collapse(draws)
+
+
+def test_directions_of_another_size():
+    draws = np.random.default_rng(6).normal(size=(2, 50, 3))
+    with pytest.raises(ValueError, match="Directions of the wrong size"):
+        posterior_collapse(draws, directions=np.ones((1, 2)))
