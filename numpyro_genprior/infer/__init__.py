@@ -3,6 +3,7 @@
 from numpyro_genprior.infer.fisher import register_fisher
 from numpyro_genprior.infer.laplace import AutoFisherLaplace
 from numpyro_genprior.infer.map import find_map
+from numpyro_genprior.infer.mgvi import MGVI
 from numpyro_genprior.infer.nuts import FisherHMC, FisherNUTS
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.infer.slice import EllipticalSlice
@@ -10,6 +11,7 @@ from numpyro_genprior.infer.smc import SMC
 from numpyro_genprior.infer.tempering import ParallelTempering
 
 __all__ = [
+    "MGVI",
     "SMC",
     "AutoFisherLaplace",
     "EllipticalSlice",
