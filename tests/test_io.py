@@ -15,6 +15,8 @@ import numpyro.distributions as dist
 import pytest
 import safetensors
 import safetensors.numpy
+from flowjax.distributions import Normal
+from flowjax.flows import coupling_flow
 from numpyro.distributions import constraints, transforms
 
 from numpyro_genprior import (
@@ -27,7 +29,7 @@ from numpyro_genprior import (
 )
 from numpyro_genprior import io as ngp_io
 from numpyro_genprior.flows.architectures import SplineCouplingFlow
-from numpyro_genprior.io import load, read_header, save
+from numpyro_genprior.io import load, read_header, rebuild, save
 from numpyro_genprior.networks import from_haiku
 from numpyro_genprior.networks.architectures import (
     ConvDecoder,
@@ -62,6 +64,7 @@ ALONE = {
     "gan": gan,
     "gan bounded": lambda key: gan(key, support=constraints.unit_interval),
     "gan interval": lambda key: gan(key, support=constraints.interval(-0.5, 1.5)),
+    "gan number": lambda key: gan(key, dist.Normal(0.1, 2.0).expand([3]).to_event(1)),
     "gan uniform": lambda key: gan(key, dist.Uniform(-jnp.ones(3), 2.0).to_event(1)),
     "gan student": lambda key: gan(key, dist.StudentT(5.0, 0.1, 1.0).expand([3]).to_event(1)),
     "gan correlated": lambda key: gan(
@@ -133,6 +136,11 @@ WITH_LIKE = {
     "equinox": lambda key: GANPrior(eqx.nn.MLP(3, 4, 5, 1, activation=jnp.tanh, key=key), 3),
     "haiku": lambda key: GANPrior(haiku_net(key), 3),
     "closure": lambda key: VAEPrior(closure(key), 3, scale=None),
+    "function": lambda key: GANPrior(lambda z: jnp.tanh(z), 3),  # another object every time
+    "flowjax": lambda key: FlowPrior(
+        coupling_flow(key, base_dist=Normal(jnp.zeros(2)), cond_dim=1, flow_layers=1, nn_width=3),
+        condition=jax.random.normal(key, (1,)),
+    ),
     "distrax": lambda key: FlowPrior(
         distrax.ScalarAffine(jnp.zeros(3), jnp.exp(jax.random.normal(key, (3,)))),
         latent=3,
@@ -196,6 +204,11 @@ def test_fills_a_skeleton(path, case):
     loaded = load(path, rescaled)
     assert_same(prior, loaded)
     assert jax.tree.structure(loaded) == jax.tree.structure(rescaled)
+
+
+def test_a_skeleton_costs_no_weights():
+    skeleton = rebuild._skeleton("MLPDecoder", mlp().config)
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(skeleton))
 
 
 def test_integer_arrays_are_kept(path):

@@ -82,12 +82,11 @@ def refuses(data):
 def test_every_truncation_is_refused(whole, path):
     for length in range(len(whole)):
         refuses(whole[:length])
-    path.write_bytes(whole[:-1])
-    with pytest.raises(ngp_io.CorruptFileError, match=r"truncated.*source again"):
-        load(path)
-    path.write_bytes(whole[:100])
-    with pytest.raises(ngp_io.CorruptFileError, match="truncated"):
-        load(path)
+    header = int.from_bytes(whole[:8], "little")
+    for length in (100, 8 + header, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ngp_io.TruncatedFileError, match=r"truncated.*source again"):
+            load(path)
 
 
 def test_every_bit_flip_is_refused(whole, path):
@@ -99,7 +98,7 @@ def test_every_bit_flip_is_refused(whole, path):
     damaged = bytearray(whole)
     damaged[-3] ^= 4
     path.write_bytes(damaged)
-    with pytest.raises(ngp_io.CorruptFileError, match="checksum differs"):
+    with pytest.raises(ngp_io.CorruptFileError, match=r"altered.*checksum differs"):
         load(path)
     with pytest.raises(ngp_io.CorruptFileError):
         load(path, like=load_bytes(path, whole))
@@ -138,6 +137,7 @@ def _newer(header):
 DAMAGE = {
     "value": ({"edit_arrays": lambda a: a.update(loc=a["loc"] + 1)}, "CorruptFileError"),
     "shape": ({"edit_arrays": lambda a: a.update(loc=a["loc"][None])}, "CorruptFileError"),
+    "dtype": ({"edit_arrays": lambda a: a.update(loc=a["loc"].view("i4"))}, "CorruptFileError"),
     "array left out": ({"edit_arrays": lambda a: a.pop("loc")}, "CorruptFileError"),
     "family": ({"edit_header": lambda h: h["prior"].update(family="X")}, "CorruptFileError"),
     "no checksum": ({"edit_header": lambda h: h.pop("checksum")}, "CorruptFileError"),
@@ -187,10 +187,10 @@ def test_a_valid_file_with_a_wrong_description_is_refused(path):
     header, arrays = codec.decode(path.read_bytes())
     base = {k: v for k, v in header.items() if k not in ("checksum", "format_version")}
 
-    def refuse(prior, error, **more):
-        path.write_bytes(codec.encode({**base, **more, "prior": prior}, arrays))
+    def refuse(prior, error, like=None, values=arrays, **more):
+        path.write_bytes(codec.encode({**base, **more, "prior": prior}, values))
         with pytest.raises(error):
-            load(path)
+            load(path, like)
 
     prior = base["prior"]
     net = prior["networks"]["net"]
@@ -200,6 +200,12 @@ def test_a_valid_file_with_a_wrong_description_is_refused(path):
     refuse({**prior, "latent": {"law": "StandardNormal", "shape": [5]}}, ngp_io.StructureError)
     refuse({**prior, "latent": {"law": "os.system", "type": "x"}}, ngp_io.SkeletonError)
     refuse({"family": "VAEPrior"}, ngp_io.StructureError)
+    refuse({}, ngp_io.StructureError, like=vae())
+    refuse({**prior, "event_shape": [9]}, ngp_io.StructureError)
+    refuse({**prior, "support": {"name": "positive"}}, ngp_io.StructureError)
+    refuse(prior, ngp_io.ShapeError, arrays={**base["arrays"], "scale": "float32[2]"})
+    not_finite = {**arrays, "scale": np.full_like(arrays["scale"], np.nan)}
+    refuse(prior, ngp_io.CorruptFileError, like=vae(), values=not_finite)
     for change in ({"hidden": [5]}, {"hidden": "many"}, {"latent_size": 2}, {"key": 3}):
         config = {**net["config"], **change}
         networks = {**prior["networks"], "net": {**net, "config": config}}

@@ -9,6 +9,7 @@ from numpyro_genprior.io.errors import (
     ShapeError,
     SkeletonError,
     StructureError,
+    TruncatedFileError,
     VersionError,
 )
 from numpyro_genprior.io.store import load, read_header, save
@@ -22,6 +23,7 @@ __all__ = [
     "ShapeError",
     "SkeletonError",
     "StructureError",
+    "TruncatedFileError",
     "VersionError",
     "load",
     "read_header",

@@ -22,6 +22,7 @@ from numpyro_genprior.io.errors import (
     CorruptFileError,
     NotAPriorFileError,
     PriorFileError,
+    TruncatedFileError,
     VersionError,
 )
 
@@ -115,14 +116,7 @@ def decode_header(data: bytes) -> tuple[dict[str, Any], int]:
             )
         )
     if end > len(data):
-        raise CorruptFileError(
-            message(
-                "The file is truncated",
-                expected=f"a header of {end} bytes",
-                got=f"{len(data)} bytes in all",
-                remedy=_SAVE_AGAIN,
-            )
-        )
+        raise _truncated(f"a header of {end} bytes", data)
     outer = _json(data[8:end], "safetensors header")
     metadata = outer.get("__metadata__")
     text = metadata.get(KEY) if isinstance(metadata, dict) else None
@@ -157,10 +151,13 @@ def decode(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
     Raises
     ------
-    NotAPriorFileError, CorruptFileError, VersionError
+    NotAPriorFileError, TruncatedFileError, CorruptFileError, VersionError
         Whatever is wrong; every byte is checked.
     """
     header, end = decode_header(data)
+    whole = end + _size_of_arrays(data[8:end])
+    if len(data) < whole:
+        raise _truncated(f"{whole} bytes", data)
     checksum = str(header.get("checksum")).encode()
     blanked = data[:end].replace(checksum, _BLANK.encode(), 1)
     digest = hashlib.sha256(blanked)
@@ -168,7 +165,7 @@ def decode(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if (_PREFIX + digest.hexdigest()).encode() != checksum:
         raise CorruptFileError(
             message(
-                "The file is truncated, or was altered after it was written: its checksum differs",
+                "The file was altered after it was written: its checksum differs",
                 expected=checksum.decode(),
                 got=_PREFIX + digest.hexdigest(),
                 remedy=_SAVE_AGAIN,
@@ -185,6 +182,25 @@ def decode(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             message(f"The arrays of the file cannot be read ({error})", remedy=_SAVE_AGAIN)
         ) from error
     return header, arrays
+
+
+def _truncated(expected: str, data: bytes) -> TruncatedFileError:
+    return TruncatedFileError(
+        message(
+            "The file is truncated",
+            expected=expected,
+            got=f"{len(data)} bytes in all",
+            remedy=_SAVE_AGAIN,
+        )
+    )
+
+
+def _size_of_arrays(text: bytes) -> int:
+    """How many bytes the safetensors header says that arrays take; 0 where it says nothing."""
+    entries = _json(text, "safetensors header").values()
+    offsets = [entry.get("data_offsets") for entry in entries if isinstance(entry, dict)]
+    ends = [pair[-1] for pair in offsets if isinstance(pair, list) and pair]
+    return max((end for end in ends if type(end) is int), default=0)
 
 
 def _json(text: str | bytes, what: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ __all__ = [
     "ShapeError",
     "SkeletonError",
     "StructureError",
+    "TruncatedFileError",
     "VersionError",
 ]
 
@@ -25,6 +26,10 @@ class NotAPriorFileError(PriorFileError):
 
 class CorruptFileError(PriorFileError):
     """The file is truncated, or was altered after it was written."""
+
+
+class TruncatedFileError(CorruptFileError):
+    """The file ends before its header says: a copy or a download that was cut off."""
 
 
 class VersionError(PriorFileError):

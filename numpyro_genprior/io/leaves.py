@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,9 +22,11 @@ __all__ = ["collect", "difference", "fill", "to_jax"]
 
 Visit = Callable[[str, Any], Any]
 
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
 
 def collect(prior: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return all arrays of a prior by name, and its Python numbers and strings by name.
+    """Return all arrays of a prior by name, and its Python numbers, strings and functions by name.
 
     Names follow the structure: ``net.dense.layers.0.weight``. Integer arrays are among them.
 
@@ -37,7 +40,7 @@ def collect(prior: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
     def visit(name: str, leaf: Any) -> Any:
         if not _is_array(leaf):
-            constants[name] = repr(leaf)
+            constants[name] = _written(leaf)
         else:
             arrays[name] = _to_numpy(name, leaf)
         return leaf
@@ -123,7 +126,11 @@ def _walk(node: Any, visit: Visit, name: str) -> Any:
 def _walk_law(law: Distribution, visit: Visit, name: str) -> Distribution:
     known = law_name(law)
     if known is not None:
-        new = {key: visit(_join(name, key), value) for key, value in parameters(law).items()}
+        new = {}
+        for key, value in parameters(law).items():
+            found = visit(_join(name, key), value)
+            number = not hasattr(getattr(law, key), "dtype")  # a Python number stays one
+            new[key] = found.item() if number and isinstance(found, jax.Array) else found
         return LAWS[known][0](**new, validate_args=law.__dict__.get("_validate_args"))
     children, aux = law.tree_flatten()
     fields = type(law).gather_pytree_data_fields()  # in an order that differs between processes
@@ -197,13 +204,20 @@ def to_jax(name: str, array: np.ndarray) -> jax.Array:
     return converted
 
 
+def _written(constant: Any) -> str:
+    """A number, a string or a function as text, without its place in memory."""
+    return _ADDRESS.sub("", repr(constant))
+
+
 def _same_constant(name: str, leaf: Any, constants: Mapping[str, str]) -> None:
-    if repr(leaf) != constants.get(name, repr(leaf)):
+    expected = _written(leaf)
+    got = _ADDRESS.sub("", str(constants.get(name, expected)))
+    if got != expected:
         raise StructureError(
             message(
                 f"The constant {name} is another one in the file",
-                expected=repr(leaf),
-                got=constants[name],
+                expected=expected,
+                got=got,
                 remedy="pass as like= a prior of the same structure as the one that was saved",
             )
         )

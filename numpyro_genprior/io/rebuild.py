@@ -208,7 +208,7 @@ def _build_skeleton(cls: type, config: str, dtype: Any) -> Any:
     """A module whose arrays do not matter. One for all files of an architecture: they then share
     their static parts, and so a compiled program.
     """
-    if cls.__module__ == networks.__name__:
+    if cls.__module__.startswith(f"{networks.__name__}."):
         return eqx.filter_eval_shape(lambda: networks.build(cls.__name__, json.loads(config)))
     # FlowJAX keeps arrays in closures, which abstract values must not enter. This generator of
     # random numbers compiles fastest.

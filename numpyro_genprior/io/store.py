@@ -9,7 +9,9 @@ from numpyro_genprior.errors import message
 from numpyro_genprior.io import atomic, codec, leaves
 from numpyro_genprior.io.describe import describe, same_description
 from numpyro_genprior.io.errors import (
+    CorruptFileError,
     PriorFileError,
+    ShapeError,
     SkeletonError,
     StructureError,
 )
@@ -80,7 +82,7 @@ def save(path: str | os.PathLike[str], prior: Prior) -> None:
         "loads": "by itself" if reason is None else "with like=",
         "reason": reason,
         "prior": description,
-        "arrays": {name: f"{a.dtype}{list(a.shape)}" for name, a in sorted(arrays.items())},
+        "arrays": _listed(arrays),
         "constants": {} if reason is None else constants,
     }
     atomic.write(path, codec.encode(header, arrays))
@@ -110,8 +112,8 @@ def load(path: str | os.PathLike[str], like: Prior | None = None) -> Any:
         If there is no such file, or it is a folder.
     PriorFileError
         A ValueError, as one of its subclasses in `numpyro_genprior.io`: `NotAPriorFileError`,
-        `CorruptFileError` (truncated or altered), `VersionError` (newer), `SkeletonError` (needs
-        `like`), `FamilyError` and `ShapeError` and `StructureError` (does not fit `like`),
+        `TruncatedFileError`, `CorruptFileError` (altered), `VersionError` (newer),
+        `SkeletonError` (needs `like`), `FamilyError` and `ShapeError` and `StructureError` (does not fit `like`),
         `PrecisionError` (64-bit numbers in 32-bit mode).
 
     Notes
@@ -157,22 +159,42 @@ def _build(header: dict[str, Any], arrays: dict[str, Any], like: Prior | None) -
     description = header.get("prior")
     if not isinstance(description, dict) or not isinstance(header.get("constants"), dict):
         raise StructureError("The file describes no prior. Save the prior again.")
+    listed = header.get("arrays")
+    if listed != _listed(arrays):
+        raise ShapeError(
+            message(
+                "The header lists other arrays than the file holds",
+                expected=str(listed),
+                got=_listed(arrays),
+                remedy="save the prior again",
+            )
+        )
     if like is None:
         if header.get("reason") is not None:
             raise SkeletonError(header["reason"])
-        return rebuild(description, arrays)
+        prior = rebuild(description, arrays)
+        if describe(prior) != description:
+            raise StructureError(
+                message(
+                    "The file's description and its arrays do not agree",
+                    expected=str(description),
+                    got=describe(prior),
+                    remedy="save the prior again",
+                )
+            )
+        return prior
     if not isinstance(like, Prior):
         raise TypeError(
             message(
                 "`like` is not a prior",
-                expected=f"a {description['family']}",
+                expected=f"a {description.get('family')}",
                 got=type(like).__name__,
                 remedy="pass a prior, not its network",
             )
         )
     wanted = describe(like)
-    if description["family"] != wanted["family"]:
-        same_description(description["family"], wanted["family"], "prior.family")
+    if description.get("family") != wanted["family"]:
+        same_description(description.get("family"), wanted["family"], "prior.family")
     missing = arrays.keys() - leaves.collect(like)[0].keys()
     if missing:
         raise StructureError(
@@ -183,7 +205,15 @@ def _build(header: dict[str, Any], arrays: dict[str, Any], like: Prior | None) -
         )
     prior = leaves.fill(like, arrays, constants=header["constants"], exact=True)
     same_description(description, wanted)
+    try:
+        checks.weights_finite(prior, "The prior in the file")
+    except ValueError as error:
+        raise CorruptFileError(str(error)) from error
     return prior
+
+
+def _listed(arrays: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{a.dtype}{list(a.shape)}" for name, a in sorted(arrays.items())}
 
 
 def _why_not_alone(prior: Prior, description: dict[str, Any], arrays: dict[str, Any]) -> str | None:
