@@ -113,8 +113,8 @@ def load(path: str | os.PathLike[str], like: Prior | None = None) -> Any:
     PriorFileError
         A ValueError, as one of its subclasses in `numpyro_genprior.io`: `NotAPriorFileError`,
         `TruncatedFileError`, `CorruptFileError` (altered), `VersionError` (newer),
-        `SkeletonError` (needs `like`), `FamilyError` and `ShapeError` and `StructureError` (does not fit `like`),
-        `PrecisionError` (64-bit numbers in 32-bit mode).
+        `SkeletonError` (needs `like`), `FamilyError`, `ShapeError` and `StructureError` (does not
+        fit), `PrecisionError` (64-bit numbers in 32-bit mode).
 
     Notes
     -----
