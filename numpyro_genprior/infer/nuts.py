@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -58,22 +57,19 @@ class _FisherKernel(FlatKernel):
     def __init__(
         self,
         model: Callable[..., Any],
+        length: dict[str, Any],
         *,
         estimate: MAPEstimate | None,
         key: jax.Array | None,
         rank: int | None,
         num_starts: int,
-        settings: dict[str, Any],
+        **settings: Any,
     ) -> None:
         super().__init__(model)
         self.estimate = self._given = estimate
         self._key, self._rank, self._num_starts = key, rank, num_starts
-        self._settings = settings
+        self._settings = {**length, **settings}  # as NumPyro's ``hmc`` names them
         self._sample_fn: Any = None  # MCMC asks for this one to see whether init has run
-
-    @abstractmethod
-    def _lengths(self) -> dict[str, Any]:
-        """What sets the length of a trajectory, as NumPyro's ``hmc`` names it."""
 
     def check(self, posterior: Posterior) -> None:
         """Any model will do whose latent sites are continuous."""
@@ -155,7 +151,6 @@ class _FisherKernel(FlatKernel):
             model_args=(posterior, start.transform),
             model_kwargs={},
             rng_key=hmc_key,
-            **self._lengths(),
             **self._settings,
         )
         return self._outer(posterior, start, inner)
@@ -257,24 +252,18 @@ class FisherNUTS(_FisherKernel):
         dense_mass: bool = False,
         adapt_mass_matrix: bool = True,
     ) -> None:
-        self._max_tree_depth = max_tree_depth
-        settings = {
-            "step_size": step_size,
-            "target_accept_prob": target_accept_prob,
-            "dense_mass": dense_mass,
-            "adapt_mass_matrix": adapt_mass_matrix,
-        }
         super().__init__(
             model,
+            {"max_tree_depth": max_tree_depth},
             estimate=estimate,
             key=key,
             rank=rank,
             num_starts=num_starts,
-            settings=settings,
+            step_size=step_size,
+            target_accept_prob=target_accept_prob,
+            dense_mass=dense_mass,
+            adapt_mass_matrix=adapt_mass_matrix,
         )
-
-    def _lengths(self) -> dict[str, Any]:
-        return {"max_tree_depth": self._max_tree_depth}
 
 
 class FisherHMC(_FisherKernel):
@@ -338,24 +327,15 @@ class FisherHMC(_FisherKernel):
             raise ValueError("FisherHMC: give trajectory_length or num_steps, not both.")
         if trajectory_length is None and num_steps is None:
             trajectory_length = math.pi / 2
-        self._length: dict[str, Any] = {
-            "trajectory_length": trajectory_length,
-            "num_steps": num_steps,
-        }
-        settings = {
-            "step_size": step_size,
-            "target_accept_prob": target_accept_prob,
-            "dense_mass": dense_mass,
-            "adapt_mass_matrix": adapt_mass_matrix,
-        }
         super().__init__(
             model,
+            {"trajectory_length": trajectory_length, "num_steps": num_steps},
             estimate=estimate,
             key=key,
             rank=rank,
             num_starts=num_starts,
-            settings=settings,
+            step_size=step_size,
+            target_accept_prob=target_accept_prob,
+            dense_mass=dense_mass,
+            adapt_mass_matrix=adapt_mass_matrix,
         )
-
-    def _lengths(self) -> dict[str, Any]:
-        return self._length
