@@ -1,0 +1,213 @@
+"""A network as its jaxpr: bounds on its slope, and the kinks of its rectifiers.
+
+`layer_bound` multiplies the spectral norms of a network's linear layers with the slopes of its
+activations (Szegedy et al. 2014, section 4.3; Miyato et al. 2018), read off the jaxpr, so that
+networks of every library have one where they are made of known pieces. `rectified` gives the
+inputs of rectifiers, whose signs say in which linear piece a point lies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.extend.core import Literal
+
+# Slopes of elementwise functions: at most this, anywhere.
+_SLOPES = {"tanh": 1.0, "logistic": 0.25, "sin": 1.0, "cos": 1.0, "erf": 2 / math.sqrt(math.pi),
+           "abs": 1.0, "neg": 1.0, "atan": 1.0, "asinh": 1.0, "exp": None}  # fmt: skip
+# Functions that JAX writes as several operations, by the name of the call.
+_NAMED = {"relu": 1.0, "relu6": 1.0, "elu": 1.0, "softplus": 1.0, "leaky_relu": 1.0, "silu": 1.1,
+          "swish": 1.1, "gelu": 1.13, "selu": 1.7581, "celu": 1.0, "softmax": 1.0, "sigmoid": 0.25,
+          "log_sigmoid": 1.0, "hard_tanh": 1.0, "logaddexp": 1.0}  # fmt: skip
+_MOVES = ("reshape transpose squeeze expand_dims rev copy copy_p convert_element_type slice "
+          "stop_gradient real broadcast_in_dim pad").split()  # fmt: skip
+_CALLS = "pjit jit closed_call core_call custom_jvp_call custom_vjp_call remat2 checkpoint".split()
+
+
+class Unknown(Exception):
+    """An operation whose slope is not bounded, or not known."""
+
+
+def layer_bound(function: Callable[[jax.Array], jax.Array], size: int) -> tuple[float, str]:
+    """An upper bound on the Lipschitz constant of a function of a vector, in the 2-norm.
+
+    Returns
+    -------
+    float
+        Infinite where there is none.
+    str
+        The operation that has no bound, or empty.
+    """
+    closed = jax.make_jaxpr(function)(jnp.zeros(size))
+    try:
+        return _bound(closed.jaxpr, closed.consts, [1.0], [None])[0], ""
+    except Unknown as reason:
+        return math.inf, str(reason)
+
+
+def _bound(jaxpr: Any, consts: Any, slopes: list[float], known: list[Any]) -> list[float]:
+    """Slopes of the outputs; `known` has the values of arguments that do not move."""
+    values = dict(zip(jaxpr.constvars, consts, strict=True))
+    values.update(
+        (var, value) for var, value in zip(jaxpr.invars, known, strict=True) if value is not None
+    )
+    bounds = dict(zip(jaxpr.invars, slopes, strict=True))
+
+    def value(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values.get(atom)
+
+    def slope(atom: Any) -> float:
+        return 0.0 if isinstance(atom, Literal) else bounds.get(atom, 0.0)
+
+    for equation in jaxpr.eqns:
+        incoming = [slope(atom) for atom in equation.invars]
+        if not any(incoming) and all(value(atom) is not None for atom in equation.invars):
+            outs = equation.primitive.bind(*map(value, equation.invars), **equation.params)
+            outs = outs if equation.primitive.multiple_results else [outs]
+            values.update(zip(equation.outvars, outs, strict=True))
+            continue
+        for out, found in zip(equation.outvars, _rule(equation, incoming, value), strict=True):
+            bounds[out] = found
+    return [slope(atom) for atom in jaxpr.outvars]
+
+
+def _rule(equation: Any, slopes: list[float], value: Callable[[Any], Any]) -> list[float]:
+    name, params = equation.primitive.name, equation.params
+    called = params.get("name")
+    if not any(jnp.issubdtype(out.aval.dtype, jnp.inexact) for out in equation.outvars):
+        return [0.0] * len(equation.outvars)  # comparisons, counters: constant but for jumps
+    if name in _CALLS and called in _NAMED:
+        return [_NAMED[called] * slopes[0]] * len(equation.outvars)
+    if name in _CALLS:
+        inner = params.get("jaxpr", params.get("call_jaxpr"))
+        known = [
+            None if slope else value(atom)
+            for atom, slope in zip(equation.invars, slopes, strict=True)
+        ]
+        jaxpr, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+        return _bound(jaxpr, consts, slopes, known)
+    if name in _SLOPES and _SLOPES[name] is not None:
+        return [_SLOPES[name] * slopes[0]]
+    if name in _MOVES:
+        repeats = 1.0
+        if name == "broadcast_in_dim":
+            size = max(1, equation.invars[0].aval.size)
+            repeats = math.sqrt(equation.outvars[0].aval.size / size)
+        return [repeats * slopes[0]]
+    if name in ("add", "sub", "add_any"):
+        return [sum(_broadcast(equation, i, slope) for i, slope in enumerate(slopes))]
+    if name == "concatenate":
+        return [math.hypot(*slopes)]
+    if name in ("max", "min", "select_n", "clamp"):
+        inexact = [s for atom, s in zip(equation.invars, slopes, strict=True)
+                   if jnp.issubdtype(atom.aval.dtype, jnp.inexact)]  # fmt: skip
+        moving = [s for s in inexact if s]
+        return [max(moving) if len(moving) < 2 else math.hypot(*moving)]
+    if name == "reduce_sum":
+        ratio = equation.invars[0].aval.size / max(1, equation.outvars[0].aval.size)
+        return [math.sqrt(ratio) * slopes[0]]
+    if name in ("mul", "div") and 0.0 in slopes:
+        return [_scaled(equation, slopes, value)]
+    if name in ("dot_general", "conv_general_dilated", "channels_last_convolution"):
+        return [_linear(equation, slopes, value)]
+    raise Unknown(called or name)
+
+
+def _broadcast(equation: Any, index: int, slope: float) -> float:
+    size = max(1, equation.invars[index].aval.size)
+    return slope * math.sqrt(equation.outvars[0].aval.size / size)
+
+
+def _scaled(equation: Any, slopes: list[float], value: Any) -> float:
+    moving = 0 if slopes[0] else 1
+    factor = value(equation.invars[1 - moving])
+    if factor is None or (equation.primitive.name == "div" and moving == 1):
+        raise Unknown(equation.primitive.name)
+    largest = float(np.max(np.abs(np.asarray(factor))))
+    if equation.primitive.name == "div":
+        largest = float(np.max(1 / np.abs(np.asarray(factor))))
+    return _broadcast(equation, moving, slopes[moving]) * largest
+
+
+def _linear(equation: Any, slopes: list[float], value: Any) -> float:
+    """Spectral norm of a product with known weights, times the slope of the other operand."""
+    moving = 0 if slopes[0] else 1
+    weights = value(equation.invars[1 - moving])
+    if weights is None or (slopes[0] and slopes[1]):
+        raise Unknown(f"{equation.primitive.name} of two inputs")
+    if equation.primitive.name == "dot_general":
+        contract, batch = equation.params["dimension_numbers"]
+        return slopes[moving] * _matrix_norm(weights, contract[1 - moving], batch[1 - moving])
+    if moving == 1:
+        raise Unknown("a convolution with a kernel that depends on the latent")
+    return slopes[moving] * _kernel_norm(weights, equation.params["dimension_numbers"].rhs_spec)
+
+
+def _matrix_norm(weights: Any, contract: Any, batch: Any) -> float:
+    """Spectral norm of a matrix (the largest of a batch), whatever it multiplies."""
+    free = [i for i in range(weights.ndim) if i not in (*contract, *batch)]
+    array = np.asarray(weights, float).transpose(*batch, *contract, *free)
+    rows = math.prod(array.shape[len(batch) : len(batch) + len(contract)])
+    stacked = array.reshape(math.prod(array.shape[: len(batch)]), rows, -1)
+    return float(np.linalg.norm(stacked, 2, axis=(1, 2)).max())
+
+
+def _kernel_norm(kernel: Any, spec: Any) -> float:
+    """A bound for a convolution: the sum over taps of the norms of their channel matrices."""
+    array = np.asarray(kernel, float).transpose(*spec[2:], spec[0], spec[1])
+    taps = array.reshape(-1, *array.shape[-2:])
+    return float(np.linalg.norm(taps, 2, axis=(1, 2)).sum())
+
+
+# ---- rectifiers ----------------------------------------------------------------------------------
+
+
+def rectified(function: Callable[[jax.Array], Any]) -> Callable[[jax.Array], jax.Array]:
+    """A function giving the inputs of all ``max(x, 0)`` and ``where(x > 0, ...)``, flat."""
+
+    def run(x: jax.Array) -> jax.Array:
+        closed = jax.make_jaxpr(function)(x)
+        found: list[jax.Array] = []
+        _evaluate(closed.jaxpr, closed.consts, [x], found)
+        return jnp.concatenate([jnp.ravel(a) for a in found]) if found else jnp.zeros(0, x.dtype)
+
+    return run
+
+
+def _evaluate(jaxpr: Any, consts: Any, arguments: list[Any], found: list[jax.Array]) -> list[Any]:
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        operands = [read(atom) for atom in equation.invars]
+        name, params = equation.primitive.name, equation.params
+        inner = params.get("jaxpr", params.get("call_jaxpr"))
+        if name in _CALLS and inner is not None:
+            outs = _evaluate(
+                getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands, found
+            )
+        else:
+            if name in ("max", "gt", "ge", "lt", "le") and len(operands) == 2:
+                found += _kinked(operands)
+            outs = equation.primitive.bind(*operands, **params)
+            outs = outs if equation.primitive.multiple_results else [outs]
+        values.update(zip(equation.outvars, outs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _kinked(operands: list[Any]) -> list[jax.Array]:
+    """The operand that is compared with a literal zero."""
+    one, other = operands
+    for x, zero in ((one, other), (other, one)):
+        if jnp.ndim(zero) == 0 and not isinstance(zero, Tracer) and float(zero) == 0:
+            if jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+                return [jnp.asarray(x)]
+    return []
