@@ -1,0 +1,134 @@
+"""Scalars of a model's sites that a truth and draws are compared by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_genprior.diagnostics.simulation import LOG_LIKELIHOOD, Sites
+from numpyro_genprior.errors import message
+
+MAX_LATENTS = 128  # most coordinates of latents, and of an event, that are looked at by default
+MAX_PIXELS = 16
+
+Functional = Callable[[Mapping[str, Any]], Any]
+
+
+class Quantities:
+    """Named functions of the sites, as one vector.
+
+    Attributes
+    ----------
+    names
+        Of the entries of the vector: ``"x_latent[3]"``.
+    shapes
+        For each function, the shape of its value.
+    """
+
+    def __init__(self, functionals: Mapping[str, Functional], sites: Mapping[str, Any]) -> None:
+        self.functionals = dict(functionals)
+        self.names: list[str] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for name, function in self.functionals.items():
+            try:
+                value = jax.eval_shape(function, dict(sites))
+            except KeyError as error:
+                raise ValueError(
+                    message(
+                        f"Functional {name!r} asks for site {error}, which there is not",
+                        expected=f"sites among {sorted(sites)}",
+                        remedy="an event is there under ngp.latent with record=True",
+                    )
+                ) from error
+            if not hasattr(value, "shape"):
+                raise TypeError(
+                    message(
+                        f"Functional {name!r} returns no array",
+                        got=type(value).__name__,
+                        remedy="return a number or an array of a dictionary of sites",
+                    )
+                )
+            self.shapes[name] = value.shape
+            own = getattr(function, "labels", None)
+            self.names += own if own is not None else labels(name, value.shape)
+
+    def __call__(self, sites: Mapping[str, Any]) -> jax.Array:
+        parts = [jnp.ravel(f(dict(sites))) for f in self.functionals.values()]
+        return jnp.concatenate([jnp.asarray(part, jnp.result_type(float)) for part in parts])
+
+    def split(self, array: np.ndarray) -> dict[str, np.ndarray]:
+        """An array whose last axis is that of the vector, by function and in its shape."""
+        found, start = {}, 0
+        for name, shape in self.shapes.items():
+            stop = start + math.prod(shape)
+            found[name] = array[..., start:stop].reshape(*array.shape[:-1], *shape)
+            start = stop
+        return found
+
+
+def labels(name: str, shape: tuple[int, ...]) -> list[str]:
+    if not shape:
+        return [name]
+    return [f"{name}[{', '.join(map(str, index))}]" for index in np.ndindex(*shape)]
+
+
+class Entry:
+    """Some entries of one site, by their flat index."""
+
+    def __init__(self, site: str, index: np.ndarray, labels: list[str]) -> None:
+        self.site, self.index, self.labels = site, index, labels
+
+    def __call__(self, sites: Mapping[str, Any]) -> jax.Array:
+        return jnp.ravel(sites[self.site])[self.index]
+
+
+class Moment:
+    """Mean or root mean square of one site."""
+
+    def __init__(self, site: str, kind: str) -> None:
+        self.site, self.kind = site, kind
+
+    def __call__(self, sites: Mapping[str, Any]) -> jax.Array:
+        value = sites[self.site]
+        return jnp.mean(value) if self.kind == "mean" else jnp.sqrt(jnp.mean(value**2))
+
+
+def latent_entries(sites: Sites) -> dict[str, Functional]:
+    """Every coordinate of the latents; where they are many, some of them, evenly spaced."""
+    sizes = {name: math.prod(sites.shapes[name]) for name in sites.latents}
+    share = min(1.0, MAX_LATENTS / max(1, sum(sizes.values())))
+    return {name: _entries(name, sites, max(1, round(share * sizes[name]))) for name in sizes}
+
+
+def event_entries(sites: Sites, most: int) -> dict[str, Functional]:
+    """Mean and root mean square of each event, and `most` of its entries."""
+    found: dict[str, Functional] = {}
+    for name in sites.events:
+        found[f"mean({name})"] = Moment(name, "mean")
+        found[f"rms({name})"] = Moment(name, "rms")
+        if name not in sites.latents:  # its entries are there
+            found[name] = _entries(name, sites, most)
+    return found
+
+
+def default_quantities(
+    sites: Sites, functionals: Mapping[str, Functional] | None
+) -> dict[str, Functional]:
+    """Latents, moments and some entries of events (or the user's functions), log likelihood."""
+    events = event_entries(sites, MAX_PIXELS) if functionals is None else dict(functionals)
+    return {**latent_entries(sites), **events, LOG_LIKELIHOOD: lambda s: s[LOG_LIKELIHOOD]}
+
+
+def _entries(name: str, sites: Sites, most: int) -> Functional:
+    shape = sites.shapes[name]
+    size = math.prod(shape)
+    index = np.linspace(0, size - 1, min(size, most)).round().astype(int)
+    if not shape:
+        return Entry(name, index, [name])
+    where = np.stack(np.unravel_index(index, shape), axis=-1)
+    return Entry(name, index, [f"{name}[{', '.join(map(str, row))}]" for row in where.tolist()])
