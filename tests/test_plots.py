@@ -77,3 +77,25 @@ def test_without_matplotlib(draws, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install numpyro_genprior\[plots\]"):
         ngp.plots.posterior_images(draws)
+
+
+def test_limits_of_images_without_a_range(draws):
+    """Constant, infinite and missing pixels: the scale is that of what is finite."""
+    constant = np.ones((5, 8, 6))
+    assert panels(ngp.plots.posterior_images(constant))["posterior mean"].images[0].norm.vmin == 0.5
+    broken = draws[0].copy()
+    broken[:, 0, 0], broken[:, 1, 1] = np.inf, np.nan
+    with np.errstate(invalid="ignore"):
+        norm = panels(ngp.plots.posterior_images(broken))["posterior mean"].images[0].norm
+    assert np.isfinite([norm.vmin, norm.vmax]).all()
+
+
+def test_curves(rng):
+    curves, truth = rng.normal(size=(4, 20, 30)), rng.normal(size=30)
+    figure = ngp.plots.posterior_images(
+        curves, event_ndim=1, truth=truth, data=truth, residual=truth, caption="one place"
+    )
+    lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    np.testing.assert_allclose(lines["posterior mean"], curves.mean((0, 1)))
+    np.testing.assert_allclose(lines["truth"], truth)
+    assert len(figure.axes) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import arviz as az
 import jax
 import numpy as np
 from numpyro.infer import MCMC
@@ -210,6 +209,8 @@ def _statistic(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _ess(values: np.ndarray) -> np.ndarray:
     """Effective number of draws for a mean, at most the number of draws, at least 1."""
+    import arviz as az
+
     data: Any = az.convert_to_dataset({"z": values})
     with np.errstate(all="ignore"):
         ess = np.asarray(az.ess(data, method="mean")["z"])

@@ -1,4 +1,4 @@
-"""Pictures of posteriors over images. Needs matplotlib: ``pip install numpyro_genprior[plots]``."""
+"""Pictures of posteriors over images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from numpyro_genprior.errors import message
+from numpyro_genprior.plots.canvas import HIDDEN, pyplot
+from numpyro_genprior.plots.curves import draw_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["posterior_images"]
 
-HIDDEN = "#b9cde4"  # pixels that are not numbers
 WIDTH = 9.0  # inches
 
 
@@ -40,7 +41,7 @@ def posterior_images(
     Parameters
     ----------
     events
-        Posterior draws of the image, of shape ``(draw, row, col)`` or
+        Posterior draws of the event, of shape ``(draw, row, col)`` or
         ``(chain, draw, row, col)``: ``trace.posterior["x"]``, say. With chains, the draws that are
         shown say from which chain they are, and come from all in turn.
     truth
@@ -56,7 +57,8 @@ def posterior_images(
     num_draws
         How many draws are shown.
     event_ndim
-        3 for images with channels last, (row, col, 3 or 4).
+        2 for images and maps; 3 for images with channels last, (row, col, 3 or 4); 1 for curves,
+        which are drawn into one panel, with the mean and two standard deviations as a band.
     limits
         Values that are black and white; the extremes of truth and mean by default.
     title
@@ -84,14 +86,13 @@ def posterior_images(
     >>> len(figure.axes) > 8
     True
     """
-    pyplot = _pyplot()
     array = np.asarray(events)
-    if event_ndim not in (2, 3) or array.ndim <= event_ndim or num_draws < 1:
+    if event_ndim not in (1, 2, 3) or array.ndim <= event_ndim or num_draws < 1:
         raise ValueError(
             message(
                 "posterior_images draws images",
                 expected=f"draws of shape (draw, row, col) or (chain, draw, row, col), "
-                f"event_ndim 2 or 3 (got {event_ndim}), and num_draws of at least 1",
+                f"event_ndim 1, 2 or 3 (got {event_ndim}), and num_draws of at least 1",
                 got=array.shape,
                 remedy="reshape the events into images first",
             )
@@ -100,6 +101,18 @@ def posterior_images(
     mean_ = np.asarray(flat.mean(axis=0) if mean is None else mean)
     sd_ = np.asarray(flat.std(axis=0) if sd is None else sd)
     truth_ = None if truth is None else np.asarray(truth)
+    if event_ndim == 1:
+        return draw_curves(
+            flat,
+            truth=truth,
+            data=data,
+            residual=residual,
+            mean=mean_,
+            sd=sd_,
+            num_draws=num_draws,
+            title=title,
+            caption=caption,
+        )
     low, high = _limits(mean_, truth_) if limits is None else limits
 
     chosen = _spread(array.shape[: array.ndim - event_ndim], num_draws)
@@ -108,7 +121,7 @@ def posterior_images(
     ratios = [1 / sum(top), 1 / len(chosen)]  # both rows are as wide as the figure
     words = textwrap.wrap(caption or "", 125)
     height = WIDTH * aspect * sum(ratios) + 1.3 + 0.16 * len(words)
-    figure = pyplot.figure(figsize=(WIDTH, height), layout="constrained")
+    figure = pyplot().figure(figsize=(WIDTH, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, hspace=0.1, wspace=0.02)
     rows = figure.add_gridspec(2, 1, height_ratios=ratios)
     upper = rows[0].subgridspec(1, sum(top))
@@ -144,19 +157,13 @@ def posterior_images(
     return figure
 
 
-def _pyplot() -> Any:
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError(
-            "ngp.plots needs matplotlib. Install it with pip install numpyro_genprior[plots]."
-        ) from error
-    return pyplot
-
-
 def _limits(mean: np.ndarray, truth: np.ndarray | None) -> tuple[float, float]:
-    values = mean if truth is None else np.concatenate([mean.ravel(), truth.ravel()])
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    """The extremes of what is finite, apart where there is one value or none."""
+    values = mean.ravel() if truth is None else np.concatenate([mean.ravel(), truth.ravel()])
+    values = values[np.isfinite(values)].astype(float)
+    if not values.size:
+        return 0.0, 1.0
+    low, high = float(values.min()), float(values.max())
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 

@@ -1,0 +1,19 @@
+"""Pictures. They need matplotlib: ``pip install numpyro_genprior[plots]``."""
+
+from numpyro_genprior.plots.directions import event_directions
+from numpyro_genprior.plots.images import posterior_images
+from numpyro_genprior.plots.spectrum import (
+    decoder_collapse,
+    jacobian_spectrum,
+    latent_shrinkage,
+    sensitivity_spectrum,
+)
+
+__all__ = [
+    "decoder_collapse",
+    "event_directions",
+    "jacobian_spectrum",
+    "latent_shrinkage",
+    "posterior_images",
+    "sensitivity_spectrum",
+]

@@ -1,0 +1,224 @@
+"""Spectra: what the data determine, what a decoder uses, how squeezed a flow is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numpyro_genprior.diagnostics import (
+    DecoderCollapse,
+    EffectiveDimension,
+    PosteriorCollapse,
+    Sensitivity,
+)
+from numpyro_genprior.errors import message
+from numpyro_genprior.plots.canvas import BAD, DATA, PRIOR, axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LEAST = 1e-3  # of the largest value: the lower end of a logarithmic axis
+
+
+def sensitivity_spectrum(sensitivity: Sensitivity, *, ax: Axes | None = None) -> Axes:
+    """Singular values in their order, with the cut between data and prior at 1.
+
+    Parameters
+    ----------
+    sensitivity
+        The result of `numpyro_genprior.diagnostics.sensitivity`.
+    ax
+        Axes to draw on; None for a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError
+        For another object.
+    ImportError
+        Without matplotlib.
+    """
+    _check(sensitivity, Sensitivity, "sensitivity_spectrum", "sensitivity(model, values, ...)")
+    ax = axes(ax)
+    s = np.asarray(sensitivity.singular_values, float)
+    index, identified = np.arange(1, len(s) + 1), s > 1
+    floor = min(0.3, LEAST * max(s.max(), 1.0)) if s.size else 0.3
+    shown = np.maximum(s, floor)
+    ax.axhspan(floor / 2, 1, color=PRIOR, alpha=0.18, linewidth=0)
+    ax.axhline(1, color="black", linewidth=0.8)
+    ax.plot(index[identified], shown[identified], "o", color=DATA, markersize=5,
+            label=f"identified: {int(identified.sum())}")  # fmt: skip
+    ax.plot(index[~identified], shown[~identified], "o", color="#777777", markersize=5,
+            markerfacecolor="white",
+            label=f"left to the prior: {int((~identified).sum())}")  # fmt: skip
+    ax.set_yscale("log")
+    ax.set_ylim(floor / 1.5, max(2.0, 1.6 * shown.max()))
+    if (s < floor).any():
+        ax.annotate("at or below", (index[-1], floor), xytext=(0, 6), fontsize=7,
+                    textcoords="offset points", ha="right", color="#777777")  # fmt: skip
+    ax.set_xlabel("direction")
+    ax.set_ylabel("prior sd / data resolution, s")
+    _whole_numbers(ax)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def latent_shrinkage(
+    result: PosteriorCollapse | Sensitivity, *, most: int = 60, ax: Axes | None = None
+) -> Axes:
+    """Posterior over prior standard deviation along each direction, and where its mean went.
+
+    Parameters
+    ----------
+    result
+        Of `numpyro_genprior.diagnostics.posterior_collapse` (posterior mean and sd against the
+        prior's band) or of `numpyro_genprior.diagnostics.sensitivity` (the linearised sd alone).
+    most
+        Most directions that are shown, the first ones.
+    ax
+        Axes to draw on; None for a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError
+        For another object.
+    """
+    _check(result, (PosteriorCollapse, Sensitivity), "latent_shrinkage", "posterior_collapse(mcmc)")
+    ax = axes(ax)
+    if isinstance(result, Sensitivity):
+        sd = np.sqrt(np.asarray(result.posterior_shrinkage, float))[:most]
+        index = np.arange(1, len(sd) + 1)
+        colours = [DATA if value < np.sqrt(0.5) else PRIOR for value in sd]
+        ax.bar(index, sd, color=colours, width=0.8)
+        ax.axhline(1, color="black", linewidth=0.8)
+        ax.set_ylim(0, 1.08)
+        ax.set_ylabel("posterior sd / prior sd")
+        ax.set_xlabel("direction")
+        _whole_numbers(ax)
+        return ax
+    mean, sd = result.mean[:most], result.sd[:most]
+    index = np.arange(1, len(mean) + 1)
+    ax.axhspan(-1, 1, color=PRIOR, alpha=0.3, linewidth=0, label="prior ± sd")
+    for state, colour in (("informed", DATA), ("prior", "#777777"), ("undecided", BAD)):
+        those = result.state[:most] == state
+        if those.any():
+            ax.errorbar(index[those], mean[those], sd[those], fmt="o", markersize=3.5,
+                        color=colour, elinewidth=1.2, label=state)  # fmt: skip
+    ax.axhline(0, color="black", linewidth=0.6)
+    ax.set_ylabel("posterior mean ± sd (prior sd)")
+    if len(result.names) <= 20 and any(len(name) for name in result.names):
+        ax.set_xticks(index, result.names[:most], rotation=60, ha="right", fontsize=7)
+    else:
+        ax.set_xlabel("direction")
+        _whole_numbers(ax)
+    ax.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+    return ax
+
+
+def decoder_collapse(result: DecoderCollapse, *, ax: Axes | None = None) -> Axes:
+    """How far a unit step of each latent moves the event, collapsed latents marked.
+
+    Parameters
+    ----------
+    result
+        Of `numpyro_genprior.diagnostics.decoder_collapse`.
+    ax
+        Axes to draw on; None for a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError
+        For another object.
+    """
+    _check(result, DecoderCollapse, "decoder_collapse", "decoder_collapse(prior, key)")
+    ax = axes(ax)
+    s, active = np.asarray(result.sensitivity, float), np.asarray(result.active)
+    index = np.arange(len(s))
+    floor = LEAST * max(s.max(), 1e-12)
+    shown = np.maximum(s, 1.5 * floor)
+    for those, colour, label in (
+        (active, DATA, f"active: {int(active.sum())}"),
+        (~active, BAD, f"collapsed: {int((~active).sum())}"),
+    ):
+        if those.any():
+            ax.bar(index[those], shown[those], color=colour, width=0.8, label=label)
+    ax.set_yscale("log")
+    ax.set_ylim(floor, None)
+    ax.set_xlabel("latent")
+    unit = "decoder noise sd" if result.noise else "event units"
+    ax.set_ylabel(f"event moved by a unit step\n({unit})")
+    if result.kl is not None:
+        twin = ax.twinx()
+        twin.plot(index, np.asarray(result.kl), "k.", markersize=6)
+        twin.set_ylabel("encoder's KL (nats, points)")
+        twin.set_ylim(0, None)
+    _whole_numbers(ax)
+    ax.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    return ax
+
+
+def jacobian_spectrum(result: EffectiveDimension, *, ax: Axes | None = None) -> Axes:
+    """Singular values of a generator's Jacobian: the median over draws and its range.
+
+    Parameters
+    ----------
+    result
+        Of `numpyro_genprior.diagnostics.effective_dimension`.
+    ax
+        Axes to draw on; None for a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError
+        For another object.
+    """
+    _check(result, EffectiveDimension, "jacobian_spectrum", "effective_dimension(prior, key)")
+    ax = axes(ax)
+    s = np.asarray(result.spectrum, float)
+    index = np.arange(1, s.shape[1] + 1)
+    floor = 1e-7 * s.max()
+    low, middle, high = np.maximum(np.quantile(s, (0.05, 0.5, 0.95), axis=0), floor)
+    ax.fill_between(
+        index, low, high, color=DATA, alpha=0.25, linewidth=0, label="5 to 95 % of draws"
+    )
+    ax.plot(index, middle, color=DATA, marker="o" if len(index) < 40 else None, markersize=3)
+    ax.axvline(result.dimension, color="black", linewidth=0.8, linestyle="--",
+               label=f"effective dimension {result.dimension:.1f}")  # fmt: skip
+    ax.set_yscale("log")
+    ax.set_xlabel("direction")
+    ax.set_ylabel("singular value of the Jacobian")
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def _whole_numbers(ax: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _check(value: Any, kind: Any, name: str, remedy: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(
+            message(
+                f"plots.{name} draws the result of a diagnostic",
+                got=type(value).__name__,
+                remedy=f"pass ngp.diagnostics.{remedy}",
+            )
+        )

@@ -1,0 +1,75 @@
+"""Pictures of diagnostics: what is drawn are the numbers of the result."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from matplotlib import pyplot
+
+import numpyro_genprior as ngp
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    pyplot.close("all")
+
+
+@pytest.fixture(scope="module")
+def sensitivity():
+    @ngp.latent
+    def model(y):
+        x = numpyro.sample("x", ngp.GANPrior(lambda z: jnp.outer(z, jnp.ones(4)), 3))
+        loc = jnp.array([10.0, 2.0, 0.1]) * x[:, 0]
+        numpyro.sample("y", dist.Normal(loc, 1.0).to_event(1), obs=y)
+
+    return ngp.diagnostics.sensitivity(model, {"x_latent": jnp.zeros(3)}, jnp.zeros(3))
+
+
+def test_sensitivity_spectrum(sensitivity):
+    ax = ngp.plots.sensitivity_spectrum(sensitivity)
+    _, seen, unseen = ax.lines
+    np.testing.assert_allclose(seen.get_ydata(), [10, 2], rtol=1e-5)
+    np.testing.assert_allclose(unseen.get_ydata(), [0.1], rtol=1e-5)
+    assert [text.get_text() for text in ax.get_legend().texts] == [
+        "identified: 2",
+        "left to the prior: 1",
+    ]
+    given = pyplot.figure().add_subplot()
+    assert ngp.plots.sensitivity_spectrum(sensitivity, ax=given) is given
+
+
+def test_latent_shrinkage(sensitivity, rng):
+    ax = ngp.plots.latent_shrinkage(sensitivity)
+    heights = [patch.get_height() for patch in ax.patches]
+    np.testing.assert_allclose(heights, 1 / np.sqrt(1 + np.array([10, 2, 0.1]) ** 2), rtol=1e-5)
+    draws = rng.normal(size=(4, 200, 2)) * [1.0, 0.2]
+    ax = ngp.plots.latent_shrinkage(ngp.diagnostics.posterior_collapse({"z": draws}))
+    assert {"informed", "prior"} <= {text.get_text() for text in ax.get_legend().texts}
+
+
+def test_event_directions(sensitivity):
+    figure = ngp.plots.event_directions(sensitivity, num_directions=2)
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == ["1: s = 10", "2: s = 2", "3: s = 0.1"]
+    np.testing.assert_allclose(np.abs(shown[2].images[0].get_array()[2]), 1.0, rtol=1e-5)
+
+
+def test_decoder_collapse_and_jacobian_spectrum(key):
+    prior = ngp.VAEPrior(lambda z: jnp.stack([z[0], 2 * z[1], z[0]]), 3, scale=0.1)
+    ax = ngp.plots.decoder_collapse(ngp.diagnostics.decoder_collapse(prior, key, num_draws=3))
+    assert {text.get_text() for text in ax.get_legend().texts} == {"active: 2", "collapsed: 1"}
+    found = ngp.diagnostics.effective_dimension(prior, key, num_draws=3)
+    ax = ngp.plots.jacobian_spectrum(found)
+    np.testing.assert_allclose(ax.lines[0].get_ydata()[:2], [2, np.sqrt(2)], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sensitivity_spectrum", "latent_shrinkage", "decoder_collapse", "jacobian_spectrum",
+     "event_directions"],
+)  # fmt: skip
+def test_another_object_is_refused(name):
+    with pytest.raises(TypeError, match=r"Pass ngp\.diagnostics\."):
+        getattr(ngp.plots, name)(np.zeros(3))
