@@ -29,11 +29,17 @@ law                                what is used
 ``NegativeBinomial2``,             exactly, and for r a one-dimensional integral by quadrature with
 ``GammaPoisson``                   relative error below 1e-4 [2]_
 ``MultivariateNormal``             mean ``L⁻¹dm``; covariance ``½ tr(Σ⁻¹dΣ Σ⁻¹dΣ)``, by ``L⁻¹dL``
+``MultivariateStudentT``           full matrix in df, location and scatter [1]_
+``MatrixNormal``                   mean ``L⁻¹dM K⁻ᵀ``; the shapes of both factors, and their size
+                                   once: data cannot tell it apart
+``VonMises``                       ``√(κA) dm``, ``√A' dκ``, A = I₁(κ)/I₀(κ)
 ``LowRankMultivariateNormal``,     mean without the n × n matrix; a covariance that depends on
 `GaussianPrior`                    latent variables is refused (during differentiation)
 `GaussianFieldPrior`               mean by FFT; spectrum ``√(m/2) dλ/λ``, for spectra that are even
                                    in each frequency (m: how often it stands in the full grid)
 `VAEPrior.event_given`             a normal
+`MarginalNormal`                   mean ``K^(-1/2) A dm``; the two scales ``½ tr(K⁻¹dK K⁻¹dK)``, by the
+                                   spectrum of its operator
 ``TransformedDistribution``        the base law (``LogNormal``, ``InverseGamma``, ...); transforms
                                    that depend on latent variables are refused
 ``expand``, ``to_event``           each element of the batch is an observation
@@ -42,7 +48,9 @@ law                                what is used
 
 Parameters that a model leaves constant cost nothing under `jax.jit`, but their rows (0) remain in
 the result. Truncated, censored, zero-inflated and mixture laws, ``Delta`` and `numpyro.factor`
-are refused by name; `register_fisher` adds a law.
+are refused by name; `register_fisher` adds a law. ``NegativeBinomial2`` with a mean of exactly 0
+(an ``exp`` that underflows) has gradients of NaN in NumPyro itself: ``NegativeBinomialLogits``
+has not.
 
 References
 ----------
@@ -55,8 +63,10 @@ Matrix differential calculus, 1999 (the multivariate normal).
 
 from numpyro_genprior.infer.fisher import (  # noqa: F401 - the rules register themselves
     discrete,
+    marginal,
     multivariate,
     refused,
+    scatter,
     univariate,
 )
 from numpyro_genprior.infer.fisher.registry import register_fisher

@@ -1,0 +1,171 @@
+"""`Fourier`: frequencies of the event, as real numbers."""
+
+from __future__ import annotations
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from numpyro_genprior.errors import message
+from numpyro_genprior.operators.entries import concrete_mask
+from numpyro_genprior.operators.gram import DiagonalGram
+from numpyro_genprior.operators.operator import Operator, grid
+
+
+class Fourier(Operator):
+    """Data are Fourier coefficients of a real event: interferometry, magnetic resonance.
+
+    Parameters
+    ----------
+    event_shape
+        Shape of one event; all of its dimensions are transformed.
+    mask
+        Booleans on the half grid of ``numpy.fft.rfftn``, of shape ``(*event_shape[:-1],
+        event_shape[-1] // 2 + 1)``, zero frequency first: True where a frequency is seen. A
+        frequency that stands there with its negative (in the first and, for an even last size, in
+        the last column) is seen where either is. None: all.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When the mask is not boolean, of another shape, traced, or False everywhere.
+
+    Notes
+    -----
+    **Packing.** Data are a real vector: real parts, then imaginary parts, of the orthonormal
+    transform ``rfftn(x, norm="ortho")`` at the seen frequencies in C order. A frequency and its
+    negative have conjugate coefficients, of which the first in that order is kept, times √2; one
+    that is its own negative (0, and Nyquist's) has a real part only. The rows of A are then
+    orthonormal, and without a mask there are as many data as entries and A is orthogonal.
+    `pack` makes data of measured coefficients.
+
+    **Units.** Those of the event; white noise of standard deviation σ in each entry of the event
+    is white noise of σ in each datum. Noise of σ in the real and the imaginary part of a
+    coefficient of ``fftn(x)`` without normalisation is ``√2 σ/√n`` in a datum, n the number of
+    entries (``σ/√n`` in the few that are real).
+
+    **Fails when** frequencies were measured off the grid: use `Dense`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro_genprior as ngp
+    >>> A = ngp.operators.Fourier((4, 4))
+    >>> A.data_shape, A(jnp.ones((4, 4)))[:3]
+    ((16,), Array([4., 0., 0.], dtype=float32))
+    """
+
+    _real: jax.Array
+    _imaginary: jax.Array
+    _weight: jax.Array
+    gram: DiagonalGram
+    event_shape: tuple[int, ...] = eqx.field(static=True)
+    data_shape: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self, event_shape: int | tuple[int, ...], *, mask: ArrayLike | None = None
+    ) -> None:
+        self.event_shape = grid(event_shape, "Fourier")
+        half = half_grid(self.event_shape)
+        seen = np.ones(half, bool) if mask is None else concrete_mask(mask, "Fourier")
+        if seen.shape != half:
+            raise ValueError(
+                message(
+                    "Fourier: the mask has the wrong shape",
+                    expected=f"{half}, the half grid of numpy.fft.rfftn",
+                    got=seen.shape,
+                    remedy="cut a mask of the full grid: "
+                    "np.fft.ifftshift(mask)[..., : n // 2 + 1] where zero is in its middle",
+                )
+            )
+        first, own = _first_and_own(self.event_shape)
+        here = seen.ravel() | seen.ravel()[first]
+        here[first] |= here  # a frequency is seen where its negative is
+        kept = np.flatnonzero(here & (first == np.arange(first.size)))
+        self._real = jnp.asarray(kept, jnp.int32)
+        self._imaginary = jnp.asarray(kept[~own[kept]], jnp.int32)
+        self._weight = jnp.asarray(np.where(own[kept], 1.0, math.sqrt(2)), jnp.result_type(float))
+        self.data_shape = (len(self._real) + len(self._imaginary),)
+        self.gram = DiagonalGram(jnp.ones(self.data_shape))
+
+    @property
+    def orthonormal(self) -> bool:
+        return True
+
+    def pack(self, coefficients: ArrayLike) -> jax.Array:
+        """Measured coefficients as data.
+
+        Parameters
+        ----------
+        coefficients
+            Complex, of shape ``(..., *half grid)``, with the normalisation of ``norm="ortho"``.
+            Those that are not seen may be anything.
+
+        Returns
+        -------
+        jax.Array
+            Of shape ``(..., *data_shape)``.
+        """
+        half = half_grid(self.event_shape)
+        values = jnp.asarray(coefficients)
+        lead = values.shape[: values.ndim - len(half)]
+        if values.shape != lead + half:
+            raise ValueError(
+                message(
+                    "Fourier.pack: the coefficients have the wrong shape",
+                    expected=f"(..., {', '.join(map(str, half))})",
+                    got=values.shape,
+                    remedy="give the half grid of numpy.fft.rfftn",
+                )
+            )
+        flat = values.reshape(*lead, -1)
+        real = flat[..., self._real].real * jnp.broadcast_to(
+            self._weight, (*lead, len(self._real))
+        ).astype(flat.real.dtype)
+        imaginary = math.sqrt(2) * flat[..., self._imaginary].imag
+        return jnp.concatenate([real, imaginary], -1)
+
+    def unpack(self, data: ArrayLike) -> jax.Array:
+        """Data as complex coefficients on the half grid, zero where nothing is seen.
+
+        Parameters
+        ----------
+        data
+            Of shape ``(..., *data_shape)``.
+
+        Returns
+        -------
+        jax.Array
+            Of shape ``(..., *half grid)``: ``rfftn(A.adjoint(data), norm="ortho")``.
+        """
+        axes = tuple(range(-len(self.event_shape), 0))
+        return jnp.fft.rfftn(self.adjoint(data), axes=axes, norm="ortho")
+
+    def _apply(self, x: jax.Array) -> jax.Array:
+        return self.pack(jnp.fft.rfftn(x, norm="ortho"))
+
+    def _adjoint(self, y: jax.Array) -> jax.Array:
+        x = jax.ShapeDtypeStruct(self.event_shape, y.dtype)
+        return jax.linear_transpose(self._apply, x)(y)[0]
+
+
+def half_grid(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of ``numpy.fft.rfftn``."""
+    return (*shape[:-1], shape[-1] // 2 + 1)
+
+
+def _first_and_own(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """For each entry of the half grid the first one with its coefficient or the conjugate, and
+    whether it is its own negative.
+    """
+    half = half_grid(shape)
+    index = np.indices(half).reshape(len(half), -1)
+    sizes = np.array(shape)[:, None]
+    negative = (-index) % sizes
+    inside = negative[-1] < half[-1]
+    here = np.arange(index.shape[1])
+    other = np.where(inside, np.ravel_multi_index(tuple(negative), half, mode="clip"), here)
+    return np.minimum(here, other), (negative == index).all(0)
