@@ -81,4 +81,4 @@ def unmixed(values: np.ndarray) -> np.ndarray:
     flat = np.asarray(values, float).transpose(1, 0, 2).reshape(1, draws, number * size)
     with np.errstate(all="ignore"):
         r_hat = np.asarray(split_gelman_rubin(flat)).reshape(number, size)
-    return (np.nan_to_num(r_hat, nan=1.0) > UNMIXED).any(1)
+    return np.any(np.nan_to_num(r_hat, nan=1.0) > UNMIXED, axis=1)

@@ -207,7 +207,8 @@ def _at(
     kwargs: Any,
 ) -> jax.Array:
     def one(both: Any) -> jax.Array:
-        return quantities(evaluate(model, sites, *both, args, kwargs))
+        data, latents = both
+        return quantities(evaluate(model, sites, data, latents, args, kwargs))
 
     return jax.lax.map(one, (data, latents), batch_size=16)
 

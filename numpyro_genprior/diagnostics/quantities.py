@@ -87,6 +87,16 @@ class Entry:
         return jnp.ravel(sites[self.site])[self.index]
 
 
+class Whole:
+    """All entries of one site, in its shape."""
+
+    def __init__(self, site: str) -> None:
+        self.site = site
+
+    def __call__(self, sites: Mapping[str, Any]) -> jax.Array:
+        return sites[self.site]
+
+
 class Moment:
     """Mean or root mean square of one site."""
 
@@ -105,30 +115,32 @@ def latent_entries(sites: Sites) -> dict[str, Functional]:
     return {name: _entries(name, sites, max(1, round(share * sizes[name]))) for name in sizes}
 
 
-def event_entries(sites: Sites, most: int) -> dict[str, Functional]:
-    """Mean and root mean square of each event, and `most` of its entries."""
-    found: dict[str, Functional] = {}
-    for name in sites.events:
-        found[f"mean({name})"] = Moment(name, "mean")
-        found[f"rms({name})"] = Moment(name, "rms")
-        if name not in sites.latents:  # its entries are there
-            found[name] = _entries(name, sites, most)
-    return found
+def event_entries(sites: Sites, name: str, most: int) -> dict[str, Functional]:
+    """Mean and root mean square of an event, and `most` of its entries."""
+    return {
+        f"mean({name})": Moment(name, "mean"),
+        f"rms({name})": Moment(name, "rms"),
+        name: _entries(name, sites, most),
+    }
 
 
 def default_quantities(
     sites: Sites, functionals: Mapping[str, Functional] | None
 ) -> dict[str, Functional]:
     """Latents, moments and some entries of events (or the user's functions), log likelihood."""
-    events = event_entries(sites, MAX_PIXELS) if functionals is None else dict(functionals)
-    return {**latent_entries(sites), **events, LOG_LIKELIHOOD: lambda s: s[LOG_LIKELIHOOD]}
+    events: dict[str, Functional] = dict(functionals or {})
+    if functionals is None:
+        for name in sites.events:
+            events |= event_entries(sites, name, MAX_PIXELS)
+    # An event of an exact prior is a latent itself, with all of its entries.
+    return {**events, **latent_entries(sites), LOG_LIKELIHOOD: lambda s: s[LOG_LIKELIHOOD]}
 
 
 def _entries(name: str, sites: Sites, most: int) -> Functional:
     shape = sites.shapes[name]
     size = math.prod(shape)
-    index = np.linspace(0, size - 1, min(size, most)).round().astype(int)
-    if not shape:
-        return Entry(name, index, [name])
+    if size <= most:
+        return Whole(name)
+    index = np.linspace(0, size - 1, most).round().astype(int)
     where = np.stack(np.unravel_index(index, shape), axis=-1)
     return Entry(name, index, [f"{name}[{', '.join(map(str, row))}]" for row in where.tolist()])

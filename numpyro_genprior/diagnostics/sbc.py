@@ -9,19 +9,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from numpyro_genprior.diagnostics.health import Health
 from numpyro_genprior.diagnostics.inference_runs import prepare
 from numpyro_genprior.diagnostics.quantities import Functional, Quantities, default_quantities
+from numpyro_genprior.diagnostics.rank_test import CALIBRATED, MISCALIBRATED, UNDECIDED, RankTest
 from numpyro_genprior.diagnostics.ranking import ranked
-from numpyro_genprior.diagnostics.ranks import Bands, bands, chi_squared, holm, shape_of
 from numpyro_genprior.priors import checks
 
-CALIBRATED, MISCALIBRATED, UNDECIDED = "calibrated", "miscalibrated", "undecided"
 SHOWN = 6
 
 
 @dataclass(frozen=True, repr=False)
-class SBC:
+class SBC(RankTest):
     """Ranks of the truth among posterior draws, and whether they are uniform. Print it to read it.
 
     Attributes
@@ -40,34 +38,6 @@ class SBC:
     health
         In how many replications inference had trouble.
     """
-
-    ranks: dict[str, np.ndarray]
-    num_draws: int
-    p_values: dict[str, float]
-    simultaneous: Bands
-    level: float
-    health: Health
-
-    @property
-    def adjusted(self) -> dict[str, float]:
-        """p-values by the bands, adjusted for the number of quantities (Holm)."""
-        raw = self.simultaneous.p_values
-        return dict(zip(raw, holm(np.array(list(raw.values()))).tolist(), strict=True))
-
-    @property
-    def failing(self) -> dict[str, str]:
-        """What is wrong with the quantities whose ranks are not uniform, worst first."""
-        adjusted = self.adjusted
-        wrong = [name for name, p in adjusted.items() if p <= self.level]
-        wrong.sort(key=lambda name: (adjusted[name], self.p_values[name]))
-        return {name: shape_of(self.ranks[name], self.num_draws) for name in wrong}
-
-    @property
-    def verdict(self) -> str:
-        """``"calibrated"``, ``"miscalibrated"`` or ``"undecided"`` (inference had trouble)."""
-        if self.failing:
-            return MISCALIBRATED
-        return CALIBRATED if self.health.sound else UNDECIDED
 
     def __repr__(self) -> str:
         used = len(next(iter(self.ranks.values())))
@@ -250,10 +220,4 @@ def sbc(
     )
     found = ranked(batches, truth, num_draws, independent=experiment.method.independent, name="sbc")
     ranks = dict(zip(quantities.names, found.ranks.T, strict=True))
-    return make_sbc(ranks, found.num_draws, level, found.health)
-
-
-def make_sbc(ranks: dict[str, np.ndarray], num_draws: int, level: float, health: Health) -> SBC:
-    """The tests of ranks."""
-    p_values = {name: chi_squared(rank, num_draws) for name, rank in ranks.items()}
-    return SBC(ranks, num_draws, p_values, bands(ranks, num_draws, level), level, health)
+    return SBC.of(ranks, found.num_draws, level, found.health)

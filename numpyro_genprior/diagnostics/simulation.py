@@ -188,7 +188,7 @@ def simulate(
         again = numpyro.handlers.seed(Unobserve(model, sites.data), jax.random.fold_in(key, 1))
         held = numpyro.handlers.substitute(again, data={**latents, **given})
         values = _values(numpyro.handlers.trace(held).get_trace(*args, **kwargs))
-    made = tuple(f"{name}_" for name in given)
+    made = tuple(f"{name}_{part}" for name in given for part in ("latent", "noise"))
     return {name: value for name, value in values.items() if not name.startswith(made)}
 
 
