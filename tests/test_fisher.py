@@ -1,5 +1,6 @@
 """Fisher information of observed laws against the KL divergence and the covariance of the score."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -21,12 +22,21 @@ from numpyro_genprior.infer.fisher import (
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _quick_compilation():
+    """Programs run once here: most of what XLA does to make them fast costs more than it saves."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 class Case(NamedTuple):
     """A law as a function of a flat parameter vector, a point, and where it lives."""
 
     law: object
     point: tuple
-    support: object  # "real", "positive", "unit", a number of counts, or a KL divergence
+    support: object  # "real", "positive", "unit", "circle", a number of counts, or a KL
     draw: bool = True  # False: another case draws with the same rule
 
 
@@ -49,6 +59,28 @@ def gaussian_kl(p, q):
 
 def mvn_kl(p, q):
     return gaussian_kl((p.loc, p.covariance_matrix), (q.loc, q.covariance_matrix))
+
+
+def matrix_normal_kl(p, q):
+    def dense(law):
+        factor = jnp.kron(law.scale_tril_row, law.scale_tril_column)  # of rows, one by one
+        return law.loc.ravel(), factor @ factor.T
+
+    return gaussian_kl(dense(p), dense(q))
+
+
+def student_kl(p, q):
+    """Of two dimensions, up to a constant: over the distance by Gauss and Jacobi, over directions.
+
+    ``b = s / (ν + s)``, s the squared distance, is Beta(1, ν/2).
+    """
+    b, weights = scipy.special.roots_jacobi(60, STUDENT[0] / 2 - 1, 0)
+    angle = 2 * np.pi * np.arange(16) / 16
+    s = STUDENT[0] * (1 + b) / (1 - b)  # b from -1 to 1
+    z = np.sqrt(s)[:, None, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
+    y = p.loc[None] + jnp.asarray(z).reshape(-1, 2) @ p.scale_tril.T
+    mass = jnp.repeat(jnp.asarray(weights / weights.sum()), 16) / 16
+    return -jnp.sum(mass * q.log_prob(y))
 
 
 def prior_kl(p, q):
@@ -95,8 +127,20 @@ def log_probs(law):
 
 FACTOR = np.random.default_rng(0).normal(size=(3, 2))
 TRIL = np.array([[1.0, 0, 0], [0.3, 0.7, 0], [-0.4, 0.2, 1.5]])
-LOWER = np.tril_indices(3)
+LOWER, SMALL = np.tril_indices(3), np.tril_indices(2)
 PRIOR_FACTOR = np.random.default_rng(1).normal(size=(2, 2, 1))
+
+
+STUDENT = (5.5, 0.3, -0.4, 0.7, 0.2, 1.3)  # df, location, rows of the factor
+
+
+def student(t):
+    return dist.MultivariateStudentT(t[0], t[1:3], jnp.zeros((2, 2)).at[SMALL].set(t[3:]))
+
+
+def matrix_normal(t):
+    rows, columns = (jnp.zeros((2, 2)).at[SMALL].set(u) for u in (t[4:7], t[7:]))
+    return dist.MatrixNormal(t[:4].reshape(2, 2), rows, columns)
 
 
 def mvn(t):
@@ -120,7 +164,8 @@ CASES = {
     "inverse_gamma": Case(
         lambda t: dist.InverseGamma(t[0], t[1]), (2.4, 1.7), "positive", draw=False
     ),
-    "beta": Case(lambda t: dist.Beta(t[0], t[1]), (2.4, 3.1), "unit"),
+    "von_mises": Case(lambda t: dist.VonMises(t[0], t[1]), (0.3, 2.2), "circle"),
+    "beta": Case(lambda t: dist.Beta(t[0], t[1]), (2.4, 3.1), "unit", draw=False),
     "beta_proportion": Case(
         lambda t: dist.BetaProportion(t[0], t[1]), (0.4, 5.0), "unit", draw=False
     ),
@@ -161,6 +206,10 @@ CASES = {
         mvn_kl,
         draw=False,
     ),
+    "multivariate_student": Case(student, STUDENT, student_kl),
+    "matrix_normal": Case(
+        matrix_normal, (0.1, -0.2, 0.3, 0.4, 0.7, 0.2, 1.3, 1.1, -0.4, 0.6), matrix_normal_kl
+    ),
     "low_rank": Case(
         lambda t: dist.LowRankMultivariateNormal(t, jnp.asarray(FACTOR), jnp.array([0.5, 0.1, 2])),
         (0.1, -0.2, 0.3),
@@ -180,6 +229,7 @@ CASES = {
     ),
 }
 SIMPLEX = {"categorical_probs", "multinomial_probs"}
+DRAWS = 4_000
 
 
 def information(law, point):
@@ -191,6 +241,8 @@ def nodes(support):
     """Abscissae and weights of a double-exponential rule (Takahasi, Mori 1974), or the counts."""
     if isinstance(support, int):
         return np.arange(support), np.ones(support)
+    if support == "circle":
+        return 2 * np.pi * np.arange(100) / 100 - np.pi, np.full(100, 2 * np.pi / 100)
     t, step = np.linspace(-4.0, 4.0, 401, retstep=True)
     u, du = np.pi / 2 * np.sinh(t), np.pi / 2 * np.cosh(t) * step
     if support == "real":
@@ -233,28 +285,38 @@ def test_it_is_the_hessian_of_the_kl_divergence(name):
     )
 
 
+@functools.cache
+def scores(kind):
+    """Of all laws of a kind, by one program: squares of the score at draws, and what we say."""
+    cases = {n: case for n, case in CASES.items() if case.draw and type(case.support) is kind}
+    points = {name: jnp.asarray(case.point) for name, case in cases.items()}
+    key = jax.random.key(20240607)
+    with jax.numpy_rank_promotion("allow"):
+        draws = {n: case.law(points[n]).sample(key, (DRAWS,)) for n, case in cases.items()}
+
+    @jax.jit
+    def program(points, draws):
+        found = {}
+        for name, case in cases.items():
+            score = jax.vmap(jax.grad(lambda t, y, c=case: c.law(t).log_prob(y)), (None, 0))
+            with jax.numpy_rank_promotion("allow"):
+                one = score(points[name], draws[name])
+            found[name] = one[:, :, None] * one[:, None, :], information(case.law, points[name])
+        return found
+
+    return jax.device_get(program(points, draws))
+
+
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.draw])
-def test_it_is_the_covariance_of_the_score(name, key):
-    case = CASES[name]
-    point, draws = jnp.asarray(case.point), 4_000
-
-    def products(key):
-        with jax.numpy_rank_promotion("allow"):
-            y = case.law(point).sample(key, (draws,))
-            score = jax.vmap(jax.grad(lambda t, y: case.law(t).log_prob(y)), (None, 0))(point, y)
-        return score[:, :, None] * score[:, None, :]
-
-    if callable(case.support):  # vectors: one program; numbers share those of single operations
-        products = jax.jit(products)
-    products = np.asarray(products(key), np.float64)
-    error = products.std(0) / math.sqrt(draws)
+def test_it_is_the_covariance_of_the_score(name):
+    products, got = scores(type(CASES[name].support))[name]
+    products = products.astype(np.float64)
+    error = products.std(0) / math.sqrt(DRAWS)
     if name in SIMPLEX:  # the law is defined on the simplex: compare tangents of it
         basis = np.array([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0]])
         products = basis @ products @ basis.T
-        error = products.std(0) / math.sqrt(draws)
-        got = basis @ np.asarray(information(case.law, point)) @ basis.T
-    else:
-        got = np.asarray(information(case.law, point))
+        error = products.std(0) / math.sqrt(DRAWS)
+        got = basis @ got @ basis.T
     assert np.all(np.abs(products.mean(0) - got) < 5 * error + 2e-5 * got.max())
 
 
@@ -266,10 +328,13 @@ WIDE = np.array([1e-3, 0.03, 0.5, 1.0, 4.0, 30.0, 300.0, 2000.0], np.float32)
 def test_trigamma_differences_do_not_cancel():
     x = WIDE.astype(float)
     expected = scipy.special.polygamma(1, x) - 1 / x
-    np.testing.assert_allclose(special.trigamma_excess(jnp.asarray(WIDE)), expected, rtol=2e-6)
+    np.testing.assert_allclose(jax.jit(special.trigamma_excess)(WIDE), expected, rtol=2e-6)
     difference = scipy.special.polygamma(1, x / 2) - scipy.special.polygamma(1, (x + 1) / 2)
     expected = difference / 4 - (x + 3) / (2 * x * (x + 1) ** 2)
-    np.testing.assert_allclose(special.student_t_df(jnp.asarray(WIDE)), expected, rtol=2e-6)
+    np.testing.assert_allclose(jax.jit(special.student_t_df)(WIDE), expected, rtol=2e-6)
+
+
+NB_CONCENTRATION = jax.jit(special.negative_binomial_concentration)
 
 
 @pytest.mark.parametrize("r", [0.1, 1.0, 20.0, 3000.0])
@@ -281,7 +346,7 @@ def test_information_about_a_concentration_is_that_of_the_sum_over_counts(r, mea
     first = -q * q * sum(q**k / (k + 2) for k in range(200)) if q < 0.5 else np.log1p(-q) + q
     score = first + np.concatenate([[0], np.cumsum(increments)[:-1]])
     expected = np.sum(scipy.stats.nbinom.pmf(y, r, 1 - q) * score**2)
-    got = special.negative_binomial_concentration(*(jnp.float32(v) for v in (r, q, 1 - q)))
+    got = NB_CONCENTRATION(*(jnp.float32(v) for v in (r, q, 1 - q)))
     np.testing.assert_allclose(got, expected, rtol=1e-4)
 
 
@@ -293,60 +358,97 @@ def test_the_little_known_direction_of_beta_keeps_its_digits():
         return dist.Beta(t * jnp.asarray(x, jnp.float32), t * jnp.asarray(y, jnp.float32))
 
     one = jnp.array(1.0)
-    rows = jax.jacfwd(lambda t: whitened_parameters(law(one), law(t)))(one)
+    rows = jax.jit(jax.jacfwd(lambda t: whitened_parameters(law(one), law(t))))(one)
     by_element = np.concatenate([np.asarray(rows)[:6].reshape(3, 2), np.asarray(rows)[6:, None]], 1)
     trigamma = scipy.special.polygamma
     expected = trigamma(1, x) * x**2 + trigamma(1, y) * y**2 - trigamma(1, x + y) * (x + y) ** 2
     np.testing.assert_allclose((by_element.astype(float) ** 2).sum(1), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "law",
-    [
-        lambda t: dist.Poisson(jnp.exp(t[0] - 500)),
-        lambda t: dist.Poisson(t[0] * 0),
-        lambda t: dist.Bernoulli(probs=jax.nn.sigmoid(t + jnp.array([-200.0, 200.0]))),
-        lambda t: dist.Bernoulli(logits=t + jnp.array([-2e4, jnp.inf])),
-        lambda t: dist.Binomial(3, probs=jnp.array([0.0, 1.0]) * t),
-        lambda t: dist.Geometric(probs=jnp.array([0.0, 1.0]) * t),
-        lambda t: dist.Categorical(probs=jax.nn.softmax(t * 1e3)),
-        lambda t: dist.Categorical(logits=jnp.array([0.0, -jnp.inf]) + t),
-        lambda t: dist.Multinomial(0, probs=jnp.array([0.0, 1.0]) * t),
-        lambda t: dist.NegativeBinomialProbs(t[1], jnp.array([0.0, 1.0]) * t),
-        lambda t: dist.NegativeBinomialLogits(t[1], jnp.array([-300.0, 300.0]) + t),
-        lambda t: dist.NegativeBinomial2(t[1] * 1e-10, t),
-        lambda t: dist.Normal(t, 0.0),
-        lambda t: dist.StudentT(jnp.inf, t, 1.0),
-        lambda t: dist.StudentT(jnp.array([1e-4, 1e30]) * t, t, t),
-        lambda t: dist.Gamma(t * 1e8, t * 1e-8),
-        lambda t: dist.Gamma(t * 1e-8, t * 1e8),
-        lambda t: dist.Dirichlet(t * jnp.array([1e-8, 1e8])),
-    ],
-)
-def test_at_the_edge_the_numbers_are_finite(law):
-    point = jnp.array([1.0, 1.0])
+EDGES = [
+    lambda t: dist.Poisson(jnp.exp(t[0] - 500)),
+    lambda t: dist.Poisson(t[0] * 0),
+    lambda t: dist.Bernoulli(probs=jax.nn.sigmoid(t + jnp.array([-200.0, 200.0]))),
+    lambda t: dist.Bernoulli(logits=t + jnp.array([-2e4, jnp.inf])),
+    lambda t: dist.Binomial(3, probs=jnp.array([0.0, 1.0]) * t),
+    lambda t: dist.Geometric(probs=jnp.array([0.0, 1.0]) * t),
+    lambda t: dist.Categorical(probs=jax.nn.softmax(t * 1e3)),
+    lambda t: dist.Categorical(logits=jnp.array([0.0, -jnp.inf]) + t),
+    lambda t: dist.Multinomial(0, probs=jnp.array([0.0, 1.0]) * t),
+    lambda t: dist.NegativeBinomialProbs(t[1], jnp.array([0.0, 1.0]) * t),
+    lambda t: dist.NegativeBinomialLogits(t[1], jnp.array([-300.0, 300.0]) + t),
+    lambda t: dist.NegativeBinomial2(t[1] * 1e-10, t),
+    lambda t: dist.VonMises(t, jnp.array([0.0, 1e6]) * t),
+    lambda t: dist.MultivariateStudentT(jnp.inf, t, jnp.eye(2)),
+    lambda t: dist.MultivariateStudentT(1e-4 * t[0], t, jnp.eye(2) * t[1]),
+    lambda t: dist.Normal(t, 0.0),
+    lambda t: dist.StudentT(jnp.inf, t, 1.0),
+    lambda t: dist.StudentT(jnp.array([1e-4, 1e30]) * t, t, t),
+    lambda t: dist.Gamma(t * 1e8, t * 1e-8),
+    lambda t: dist.Gamma(t * 1e-8, t * 1e8),
+    lambda t: dist.Dirichlet(t * jnp.array([1e-8, 1e8])),
+]
 
-    def whitened(t):
-        return whitened_parameters(law(point), law(t))
+
+@functools.cache
+def at_the_edges():
+    """Whitened parameters and their derivatives, forward and back, of all the laws."""
+    point, tangent = jnp.array([1.0, 1.0]), jnp.array([1.0, -0.5])
+
+    def one(law, point):
+        def whitened(t):
+            return whitened_parameters(law(point), law(t))
+
+        value, forward = jax.jvp(whitened, (point,), (tangent,))
+        return value, forward, jax.vjp(whitened, point)[1](jnp.ones_like(value))
 
     with numpyro.validation_enabled(False):
-        value, forward = jax.jvp(whitened, (point,), (jnp.array([1.0, -0.5]),))
-        (back,) = jax.vjp(whitened, point)[1](jnp.ones_like(value))
-    assert np.isfinite(value).all()
-    assert np.isfinite(forward).all()
-    assert np.isfinite(back).all()
+        return jax.jit(lambda point: [one(law, point) for law in EDGES])(point)
+
+
+@pytest.mark.parametrize("number", range(len(EDGES)))
+def test_at_the_edge_the_numbers_are_finite(number):
+    for leaf in jax.tree.leaves(at_the_edges()[number]):
+        assert np.isfinite(leaf).all()
+
+
+INFORMATION = jax.jit(fisher_information)
+
+
+def test_a_vector_of_length_one_is_a_number():
+    """Student's t has the rule of numbers, which keeps its digits at large df."""
+    df = jnp.array([0.5, 5.0, 1e3])
+    vector = dist.MultivariateStudentT(df, jnp.zeros(1), jnp.full((1, 1), 0.7))
+    np.testing.assert_allclose(
+        INFORMATION(vector), INFORMATION(dist.StudentT(df, 0.0, 0.7)), rtol=1e-2, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("kappa", [0.01, 3.0, 14.9, 15.1, 200.0])
+def test_a_direction_is_known_as_well_as_quadrature_says(kappa):
+    angle = 2 * np.pi * np.arange(4000) / 4000 - np.pi
+    density = np.exp(kappa * (np.cos(angle) - 1))
+    density /= density.sum()
+    mean = np.sum(density * np.cos(angle))
+    expected = np.sum(density * (np.cos(angle) - mean) ** 2), kappa * mean
+    got = np.diag(INFORMATION(dist.VonMises(0.5, kappa)))
+    np.testing.assert_allclose(got, expected, rtol=3e-4)
 
 
 def test_a_large_df_is_the_normal_law():
-    got = fisher_information(dist.StudentT(jnp.inf, 1.0, 0.5))
-    np.testing.assert_allclose(got[1:, 1:], fisher_information(dist.Normal(1.0, 0.5)), rtol=1e-6)
+    got = INFORMATION(dist.StudentT(jnp.inf, 1.0, 0.5))
+    np.testing.assert_allclose(got[1:, 1:], [[4, 0], [0, 8]], rtol=1e-6)
 
 
 # ---- wrappers, masks, scales ---------------------------------------------------------------------
 
 
 def gram(law, point, **kwargs):
-    root = jax.jacobian(lambda t: whitened_parameters(law(t), law(t), **kwargs))(point)
+    @jax.jit
+    def root(point):
+        return jax.jacobian(lambda t: whitened_parameters(law(t), law(t), **kwargs))(point)
+
+    root = np.asarray(root(point))
     return root.T @ root, root.shape[0]
 
 
@@ -438,7 +540,7 @@ def test_a_batch_is_its_elements(name, size):
     law, point = CASES[name].law, jnp.asarray(CASES[name].point)
     batch = point[None] * jnp.linspace(0.5, 2.0, size)[:, None]
     one = jax.vmap(lambda t: information(law, t))(batch)
-    stacked = fisher_information(law(batch if name == "dirichlet" else batch.T))
+    stacked = INFORMATION(law(batch if name == "dirichlet" else batch.T))
     np.testing.assert_allclose(stacked, one, rtol=2e-5, atol=1e-6)
 
 
@@ -533,15 +635,15 @@ def test_what_is_taken_as_known_must_not_depend_on_latent_variables(match):
     def moving(t):
         return whitened_parameters(law(t, ONE), law(t, jnp.exp(t)))
 
-    jax.jit(jax.jacrev(fixed))(ONE)
-    jax.vmap(jax.jacfwd(fixed))(jnp.ones((2, 3)))
+    jax.eval_shape(jax.jit(jax.jacrev(fixed)), ONE)
+    jax.eval_shape(jax.vmap(jax.jacfwd(fixed)), jnp.ones((2, 3)))
     for derivative in (
         jax.jacfwd(moving),
         jax.jacrev(jax.jit(moving)),
         jax.jit(jax.jacfwd(moving)),
     ):
         with pytest.raises(ValueError, match=match):
-            derivative(ONE)
+            jax.eval_shape(derivative, ONE)
 
 
 def test_two_laws_of_other_structure_are_refused():
