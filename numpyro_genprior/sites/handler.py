@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -183,7 +184,14 @@ def _has_value(function: Callable[[Any], Any], name: str) -> bool:
     """Whether a function of sites, as `Predictive` and `init_to_value` use, knows a site by name.
 
     Functions that need more than the name (an init strategy that draws) have no value for it.
+    Into the bodies of ``scan`` and ``cond`` NumPyro hands given values as partial functions.
     """
+    if isinstance(function, functools.partial) and function.args:
+        given = function.args[0]
+        if isinstance(given, dict):
+            return name in given
+        if callable(given):
+            return _has_value(given, name)
     try:
         return function({"type": "sample", "name": name, "is_observed": False}) is not None
     except Exception:
