@@ -239,7 +239,8 @@ def mixed(prior, y):
 
 def test_scale_and_plate():
     y = jnp.array([[0.4, 1.1, 1.2], [0.5, 0.5, 0.4]])
-    result = MGVI(mixed, 64, progress_bar=False).run(jax.random.PRNGKey(0), 6, prior(), y)
+    weights = prior()
+    result = MGVI(mixed, 64, progress_bar=False).run(jax.random.PRNGKey(0), 6, weights, y)
     assert result.messages == ()
     draw = result.sample_posterior(jax.random.PRNGKey(1))
     assert {name: value.shape for name, value in draw.items()} == {
@@ -250,7 +251,8 @@ def test_scale_and_plate():
     assert draw["scale"] > 0
     values = result.values
     np.testing.assert_allclose(values["x"], values["x_latent"] @ W.T + 0.5, rtol=1e-4)
-    start = MGVI(mixed, 64, init=values, progress_bar=False).run(jax.random.key(1), 1, prior(), y)
+    mgvi = MGVI(mixed, 64, init=values, progress_bar=False)
+    start = mgvi.run(jax.random.PRNGKey(1), 1, weights, y)
     assert start.moved[0] < 0.3 < result.moved[0]
 
 

@@ -210,12 +210,16 @@ class _Trial(NamedTuple):
 def _mean_metric(
     posterior: Posterior, xi: jax.Array, samples: jax.Array
 ) -> Callable[[jax.Array], jax.Array]:
-    """Products v + mean of JᵀJ v over the samples, which are linearised once."""
+    """Products v + mean of JᵀJ v over the samples, which are linearised once.
 
-    def whitened(xi: jax.Array) -> jax.Array:
-        return over(lambda s: posterior.whitened(xi + s), xi.size)(samples)
+    The map over samples is around the derivative, and not inside of it: what acts on v alike for
+    all samples, as a field's transform, then does so once.
+    """
 
-    _, matvec = jax.linearize(whitened, xi)
+    def tangents(v: jax.Array) -> jax.Array:
+        return over(lambda s: jax.jvp(posterior.whitened, (xi + s,), (v,))[1], xi.size)(samples)
+
+    _, matvec = jax.linearize(tangents, jnp.zeros_like(xi))
     transposed = jax.linear_transpose(matvec, xi)
 
     def metric(v: jax.Array) -> jax.Array:

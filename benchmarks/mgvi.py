@@ -1,0 +1,214 @@
+"""MGVI against NIFTy.re: counts of a log-normal field, the same field, data and accuracy.
+
+Both take as many steps, with as many pairs of antithetic samples, and Newton steps until the mean
+is known to a hundredth of a posterior standard deviation. Each runs in a process of its own, which
+prints what it took: seconds of processor time to compile (first run less a warm one), seconds of
+all steps warm (the least of some tries), how far the memory of the process grew, iterations of
+conjugate gradients for a sample and the error that they leave in it (posterior standard
+deviations, root mean square). NIFTy has other criteria for its solver, so that it is told to take
+as many iterations for a sample as ours took. Then the ratios, ours over NIFTy's (below one: we are
+better), and how far the means lie apart:
+
+    pip install nifty8
+    python benchmarks/mgvi.py             # 32², 128² and 256² pixels
+    python benchmarks/mgvi.py --million   # 1024² pixels, ours alone
+"""
+
+# %%
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import logging
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+import numpyro_genprior as ngp
+from numpyro_genprior.infer import MGVI, Posterior, mgvi_step
+
+TOLERANCE = 0.01
+HIGH, LIMIT = 1e-5, 5000  # for the error of samples: a tolerance far below, and iterations
+
+
+@ngp.latent(explicit=True, record=False)
+def model(field: Any, y: jax.Array) -> None:
+    x = numpyro.sample("x", field)
+    numpyro.sample("y", dist.Poisson(jnp.exp(x)).to_event(2), obs=y)
+
+
+def problem(n: int) -> tuple[Any, jax.Array]:
+    """A smooth log-normal field of n × n pixels, of unit variance, and counts, two a pixel."""
+
+    def spectrum(k: Any) -> Any:
+        return (0.5 + (n * k / 2) ** 2) ** -2.0
+
+    frequencies = jnp.hypot(jnp.fft.fftfreq(n)[:, None], jnp.fft.fftfreq(n)[None, :])
+    variance = float(spectrum(frequencies).mean())
+    field = ngp.GaussianFieldPrior((n, n), lambda k: spectrum(k) / variance, loc=0.7)
+    truth = field.sample(jax.random.key(1))
+    return field, jax.random.poisson(jax.random.key(2), jnp.exp(truth))
+
+
+# %% Each gives a run (the mean, flat, from nothing) and a look at one pair of samples: how many
+# iterations they take and what they miss.
+def ours(field: Any, y: jax.Array, num_steps: int, pairs: int, _: int) -> Any:
+    mgvi = MGVI(model, pairs, tolerance=TOLERANCE, progress_bar=False)
+
+    def look(xi: jax.Array) -> tuple[int, jax.Array, jax.Array]:
+        posterior, key = Posterior(model, (field, y)), jax.random.key(7)
+        rough = mgvi_step.draw(key, posterior, xi, 1, mgvi._settings)
+        settings = mgvi_step.Settings(1, HIGH, LIMIT)
+        exact = mgvi_step.draw(key, posterior, xi, 1, settings)
+        return int(rough.iterations[0]), rough.s[0], exact.s[0]
+
+    return lambda: mgvi.run(jax.random.key(3), num_steps, field, y).xi, look
+
+
+def nifty(field: Any, y: jax.Array, num_steps: int, pairs: int, iterations: int) -> Any:
+    """NIFTy's parts, each compiled once.
+
+    Its own loop (``OptimizeVI.update``) compiles the solver for samples anew in every step, which
+    alone takes seconds; that is left out here. Its Newton method is the one that it compiles.
+    """
+    jft: Any = importlib.import_module("nifty8.re")
+    logging.getLogger("NIFTy8").setLevel(logging.CRITICAL)
+    size = y.size
+    signal = jft.Model(
+        lambda z: jnp.exp(field.decode(z["z"].reshape(y.shape))),
+        domain={"z": jax.ShapeDtypeStruct((size,), float)},
+        init=lambda key: {"z": jax.random.normal(key, (size,))},
+    )
+    likelihood = jft.Poissonian(y).amend(signal)
+    steps = jft.OptimizeVI(likelihood, n_total_iterations=num_steps)
+    solver = {"resnorm": 0.0, "maxiter": iterations}
+    newton = {"xtol": TOLERANCE, "maxiter": 10, "name": None}
+
+    @jax.jit
+    def residuals(mean: Any, keys: jax.Array) -> Any:
+        def one(key: jax.Array) -> Any:
+            return jft.draw_linear_residual(likelihood, mean, key, cg_kwargs=solver)[0]
+
+        draws = jax.vmap(one)(keys)
+        return jax.tree.map(lambda s: jnp.concatenate([s, -s]), draws)
+
+    @jax.jit
+    def minimise(samples: Any) -> Any:
+        static = jft.optimize._static_newton_cg
+        return steps.kl_minimize(samples, minimize=static, minimize_kwargs=newton).x
+
+    def run() -> jax.Array:
+        mean = jft.Vector({"z": 0.1 * jax.random.normal(jax.random.key(4), (size,))})
+        for index in range(num_steps):
+            keys = jax.random.split(jax.random.fold_in(jax.random.key(3), index), pairs)
+            mean = minimise(jft.Samples(pos=mean, samples=residuals(mean, keys), keys=keys))
+        return mean.tree["z"]
+
+    def look(xi: jax.Array) -> tuple[int, jax.Array, jax.Array]:
+        mean = jft.Vector({"z": xi})
+
+        def draw(cg_kwargs: Any) -> jax.Array:
+            key = jax.random.key(7)
+            drawn, _ = jft.draw_linear_residual(likelihood, mean, key, cg_kwargs=cg_kwargs)
+            return drawn.tree["z"]
+
+        exact = draw({"resnorm": HIGH * size**0.5, "maxiter": LIMIT})
+        return iterations, draw(solver), exact
+
+    return run, look
+
+
+# %%
+def measure(who: str, n: int, tries: int, *numbers: int, keep: str) -> None:
+    """Run one program in this process and print its costs as JSON; the mean goes to a file."""
+    field, y = problem(n)
+    jax.block_until_ready(y)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run, look = {"ours": ours, "nifty": nifty}[who](field, y, *numbers)
+    times, mean = [], None
+    for _ in range(tries + 1):
+        begin = np.array([time.perf_counter(), time.process_time()])
+        mean = jax.block_until_ready(run())
+        times.append(np.array([time.perf_counter(), time.process_time()]) - begin)
+    best = np.min(times[1:], axis=0)
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    costs = {"compile": times[0][1] - best[1], "run": best[0], "memory": memory}
+    costs["peak"] = memory + before / 1024
+    if n < 1024:
+        iterations, rough, exact = look(jnp.asarray(mean))
+        error = rms(Posterior(model, (field, y)), jnp.asarray(mean), rough - exact)
+        costs |= {"iterations": iterations, "error": error}
+    np.save(keep, np.asarray(mean))
+    print(json.dumps(costs))
+
+
+def rms(posterior: Posterior, xi: jax.Array, v: jax.Array) -> float:
+    """Length of v in posterior standard deviations, root mean square over coordinates."""
+    square = jax.jit(lambda p, xi, v: v @ p.linearise(xi).metric(v))(posterior, xi, v)
+    return float(jnp.sqrt(square / v.size))
+
+
+def separately(who: str, *numbers: int) -> tuple[dict[str, float], np.ndarray]:
+    with tempfile.TemporaryDirectory() as folder:
+        keep = str(Path(folder) / "mean.npy")
+        command = [sys.executable, __file__, "--measure", who, *map(str, numbers), keep]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return json.loads(out.splitlines()[-1]), np.load(keep)
+
+
+def show(who: str, costs: dict[str, float]) -> None:
+    line = f"  {who:<5} compile {costs['compile']:6.1f} s  run {costs['run']:7.3f} s"
+    line += f"  memory +{costs['memory']:.0f} MiB (peak {costs['peak']:.0f})"
+    if "error" in costs:
+        line += f"  {costs['iterations']} iterations leave an error of {costs['error']:.4f}"
+    print(line, flush=True)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--smoke", action="store_true", help="a small field, one try")
+    parser.add_argument("--million", action="store_true", help="1024² pixels, ours alone")
+    parser.add_argument("--sides", type=int, nargs="+", default=(32, 128, 256))
+    parser.add_argument("--measure", nargs=7, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.measure:
+        who, *numbers, keep = options.measure
+        n, tries, *others = map(int, numbers)
+        measure(who, n, tries, *others, keep=keep)
+        return
+    num_steps, pairs, tries = (2, 2, 1) if options.smoke else (5, 4, 8)
+    if options.million:
+        print(f"1024² pixels, 3 steps of {pairs} pairs")
+        show("ours", separately("ours", 1024, 1, 3, pairs, 0)[0])
+        return
+    peer = importlib.util.find_spec("nifty8") is not None
+    if not peer:
+        print("NIFTy is not installed: pip install nifty8")
+    for n in (16,) if options.smoke else options.sides:
+        print(f"{n}² pixels, {num_steps} steps of {pairs} pairs")
+        costs, mean = separately("ours", n, tries, num_steps, pairs, 0)
+        show("ours", costs)
+        if not peer:
+            continue
+        others, other = separately("nifty", n, tries, num_steps, pairs, int(costs["iterations"]))
+        show("NIFTy", others)
+        names = ("compile", "run", "memory")
+        ratios = "  ".join(f"{name} {costs[name] / others[name]:.3f}" for name in names)
+        apart = rms(Posterior(model, problem(n)), jnp.asarray(mean), jnp.asarray(mean - other))
+        print(f"  ratio {ratios}; means apart by {apart:.3f} posterior sd", flush=True)
+
+
+if __name__ == "__main__":
+    main()
