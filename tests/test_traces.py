@@ -1,5 +1,6 @@
 """`to_arviz`, `decode` and `event_moments`, against NumPy, SciPy and xarray's own files."""
 
+import copy
 import subprocess
 import sys
 
@@ -12,9 +13,11 @@ import numpyro.distributions as dist
 import pytest
 import scipy.optimize
 import scipy.stats
+from numpyro.contrib.control_flow import scan
 from numpyro.infer import MCMC, NUTS, Predictive
 
 import numpyro_genprior as ngp
+from numpyro_genprior.traces.draws import _many
 
 WEIGHTS = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32) / 2
 Y = np.random.default_rng(1).normal(size=(2, 4)).astype(np.float32) / 4
@@ -198,6 +201,53 @@ def test_an_exact_prior_without_decorator_and_two_sizes_of_events():
     assert trace["posterior"]["a"].dims == ("chain", "draw", "row", "col")
     assert trace["posterior"]["b"].dims == ("chain", "draw", "station")
     assert trace["posterior"]["c"].dims == ("chain", "draw", "c_dim_0", "row", "col")
+
+
+def test_names_in_scans_and_under_to_event():
+    @ngp.latent
+    def scanned(prior, y=None):
+        def step(carry, _):
+            x = numpyro.sample("x", prior)
+            return carry + x, None
+
+        total, _ = scan(step, jnp.zeros((3, 4)), None, length=2)
+        pair = numpyro.sample("pair", prior.expand([2]).to_event(1))
+        v = numpyro.sample("v", prior.thicken(0.1))
+        mean = total[0] + pair[0, 0] + v[0]
+        numpyro.sample("y", dist.Normal(mean, 1.0).to_event(1), obs=y)
+
+    run = infer(scanned, ngp.GANPrior(generator, 2), Y[0], chains=1, draws=2)
+    for event_dims in (None, ("row", "col"), dict.fromkeys(("x", "pair", "v"), ("row", "col"))):
+        posterior = ngp.to_arviz(run, event_dims=event_dims)["posterior"]
+        for name in ("x", "pair"):
+            assert posterior[name].dims[2:] == (f"{name}_dim_0", "row", "col")
+            assert posterior[f"{name}_latent"].dims[2:] == (
+                f"{name}_latent_dim_0",
+                f"{name}_latent_dim",
+            )
+        assert posterior["v_noise"].dims[2:] == ("row", "col")
+    trace = ngp.to_arviz(run, event_dims={"pair": ("number", "row", "col")})
+    assert trace["posterior"]["pair"].dims[2:] == ("number", "row", "col")
+
+
+def test_other_data_and_weights_do_not_compile_again(mcmc):
+    calls = {"prior": 2, "posterior_predictive": True, "log_likelihood": True, "batch_size": 8}
+    calls["key"] = jax.random.key(1)
+    first = ngp.to_arviz(mcmc, **calls)
+    before = _many._cache_size()
+    other = copy.copy(mcmc)  # the draws do not matter
+    other._args = (ngp.GANPrior(generator, 2), Y + 1.0)
+    second = ngp.to_arviz(other, **calls)
+    assert _many._cache_size() == before
+    difference = second["observed_data"]["y"].values - first["observed_data"]["y"].values
+    np.testing.assert_allclose(difference, 1.0, rtol=1e-5)
+    found = second["posterior"]
+    expected = scipy.stats.norm.logpdf(
+        Y + 1.0, found["x"].values[..., 0, :], found["s"].values[..., None, None]
+    )
+    np.testing.assert_allclose(
+        second["log_likelihood"]["y"], expected.sum(-1), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_unrecorded_events_stay_out(mcmc):

@@ -11,6 +11,7 @@ import numpy as np
 from numpyro.infer import MCMC
 
 from numpyro_genprior.errors import message
+from numpyro_genprior.traces.arguments import Arguments
 from numpyro_genprior.traces.draws import ModelDraws
 from numpyro_genprior.traces.labels import Labels
 from numpyro_genprior.traces.model_sites import read_model
@@ -111,17 +112,18 @@ def to_arviz(
     """
     samples = _samples(mcmc)
     model = getattr(mcmc.sampler, "model", None)
-    args, kwargs = mcmc._args, mcmc._kwargs
-    sites, data = ({}, {}) if model is None else read_model(model, args, kwargs)
+    arguments = Arguments(mcmc._args, mcmc._kwargs, traced=bool(mcmc._jit_model_args))
+    sites, data = ({}, {}) if model is None else read_model(model, arguments)
     data = {name: np.asarray(value) for name, value in data.items()}
     layout = next((np.shape(value)[:2] for value in samples.values()), (mcmc.num_chains, 0))
-    shapes = {name: value.shape[2:] for name, value in samples.items()}
+    shapes = {name: site.shape for name, site in sites.items()}
+    shapes |= {name: value.shape[2:] for name, value in samples.items()}
     shapes |= {name: np.shape(value) for name, value in (constant_data or {}).items()}
     shapes |= {name: value.shape for name, value in data.items()}
     labels = Labels(sites, shapes, event_dims, coords)
 
     number = layout[0] * layout[1]
-    draw = None if model is None else ModelDraws(model, args, kwargs, sites, batch_size)
+    draw = None if model is None else ModelDraws(model, arguments, sites, batch_size)
     flat = {name: value.reshape(number, *value.shape[2:]) for name, value in samples.items()}
     key_prior, key_predictive = _keys(key, _wants_draws(prior, posterior_predictive), draw)
     if _is_count(prior) and int(prior) < 1:  # type: ignore[arg-type]

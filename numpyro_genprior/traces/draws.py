@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +13,8 @@ import numpy as np
 import numpyro
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.priors import Prior
+from numpyro_genprior.networks.static import Static
+from numpyro_genprior.traces.arguments import Arguments, rebuild
 from numpyro_genprior.traces.decoding import BATCH_ELEMENTS
 from numpyro_genprior.traces.model_sites import Site
 
@@ -19,11 +22,13 @@ from numpyro_genprior.traces.model_sites import Site
 class ModelDraws:
     """Draws from one model with fixed arguments.
 
-    The priors among the arguments are arguments of the compiled programs, too, and not constants.
+    Programs are compiled once for a model and the shapes of its arguments, see `Arguments`.
 
     Parameters
     ----------
-    model, args, kwargs
+    model
+        As for inference.
+    arguments
         As for inference, data included: they are set aside where data are simulated.
     sites
         The sites of the model.
@@ -34,22 +39,12 @@ class ModelDraws:
     def __init__(
         self,
         model: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        arguments: Arguments,
         sites: Mapping[str, Site],
         batch_size: int | None,
     ) -> None:
-        self.model, self.sites = model, sites
-        leaves, treedef = jax.tree.flatten((args, kwargs), is_leaf=lambda a: isinstance(a, Prior))
-        self._priors = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf, Prior)}
-        others = dict(enumerate(leaves))
-
-        def arguments(priors: dict[int, Prior]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            merged = {**others, **priors}
-            return jax.tree.unflatten(treedef, [merged[i] for i in range(len(leaves))])
-
-        self._arguments = arguments
-        one_draw = max(sum(site.size for site in sites.values()), 1)
+        self.model, self.sites, self._arguments = model, sites, arguments
+        one_draw = max(sum(math.prod(site.shape) for site in sites.values()), 1)
         if batch_size is not None and batch_size < 1:
             raise ValueError(
                 message(
@@ -63,36 +58,24 @@ class ModelDraws:
 
     def prior(self, key: jax.Array, number: int) -> dict[str, np.ndarray]:
         """Every site that is recorded, drawn from the prior, data included."""
-
-        def one(priors: dict[int, Prior], key: jax.Array) -> dict[str, Any]:
-            return self._values(_unobserved(self.model, key), priors, self.sites)
-
-        return self._stream(one, jax.random.split(key, number), number)
+        return self._stream(_prior, self.sites, (jax.random.split(key, number), {}), number)
 
     def predictive(
         self, key: jax.Array, samples: Mapping[str, Any], number: int
     ) -> dict[str, np.ndarray]:
         """The observed sites, drawn anew given each draw of the others."""
-        names = [name for name, site in self.sites.items() if site.observed]
         given = self._unknowns(samples, "posterior_predictive")
-
-        def one(priors: dict[int, Prior], inputs: tuple[Any, Any]) -> dict[str, Any]:
-            key, values = inputs
-            model = numpyro.handlers.substitute(self.model, data=values)
-            return self._values(_unobserved(model, key), priors, names)
-
-        return self._stream(one, (jax.random.split(key, number), given), number)
+        return self._stream(
+            _prior, self._observed(), (jax.random.split(key, number), given), number
+        )
 
     def log_likelihood(self, samples: Mapping[str, Any], number: int) -> dict[str, np.ndarray]:
         """Log density of the observed sites given each draw of the others, by batch entry."""
-        names = [name for name, site in self.sites.items() if site.observed]
         given = self._unknowns(samples, "log_likelihood")
+        return self._stream(_log_likelihood, self._observed(), (None, given), number)
 
-        def one(priors: dict[int, Prior], values: Any) -> dict[str, Any]:
-            trace = self._trace(numpyro.handlers.substitute(self.model, data=values), priors)
-            return {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in names}
-
-        return self._stream(one, given, number)
+    def _observed(self) -> list[str]:
+        return [name for name, site in self.sites.items() if site.observed]
 
     def _unknowns(self, samples: Mapping[str, Any], what: str) -> dict[str, np.ndarray]:
         """Draws of the sample sites; everything else follows from them."""
@@ -109,31 +92,51 @@ class ModelDraws:
             )
         return {name: np.asarray(samples[name]) for name in unknown}
 
-    def _trace(self, model: Callable[..., Any], priors: dict[int, Prior]) -> Any:
-        args, kwargs = self._arguments(priors)
-        return numpyro.handlers.trace(model).get_trace(*args, **kwargs)
-
-    def _values(self, model: Callable[..., Any], priors: Any, names: Any) -> dict[str, Any]:
-        trace = self._trace(model, priors)
-        return {name: jnp.asarray(trace[name]["value"]) for name in names if name in trace}
-
-    def _stream(
-        self, one: Callable[[Any, Any], dict[str, Any]], inputs: Any, number: int
-    ) -> dict[str, np.ndarray]:
+    def _stream(self, draw: Any, names: Any, inputs: Any, number: int) -> dict[str, np.ndarray]:
         """Map over draws in batches of one size; the last one reaches back."""
         size = min(self._batch_size, number)
-        many = jax.jit(jax.vmap(one, in_axes=(None, 0)))
+        program = Static((draw, self.model, tuple(names), self._arguments.structure))
+        # One that all calls share would keep the constants of this one alive.
+        many = _many if self._arguments.traced else jax.jit(_map, static_argnums=0)
         kept: dict[str, np.ndarray] = {}
         for first in range(0, number, size):
             start = min(first, number - size)
             batch = jax.tree.map(lambda a, i=start: a[i : i + size], inputs)
-            for name, values in jax.device_get(many(self._priors, batch)).items():
+            values_by_name = many(program, self._arguments.values, batch)
+            for name, values in jax.device_get(values_by_name).items():
                 if name not in kept:
                     kept[name] = np.empty((number, *values.shape[1:]), values.dtype)
                 kept[name][start : start + size] = values
         return kept
 
 
-def _unobserved(model: Callable[..., Any], key: jax.Array) -> Callable[..., Any]:
-    """The model with its data drawn; ``factor`` sites stay as they are."""
-    return numpyro.handlers.uncondition(numpyro.handlers.seed(model, key))
+def _map(program: Static, values: list[Any], batch: Any) -> dict[str, jax.Array]:
+    """One of the draws below for each row of a batch."""
+    draw, model, names, structure = program.value
+    args, kwargs = rebuild(structure, values)
+
+    def one(inputs: Any) -> dict[str, jax.Array]:
+        return draw(model, names, args, kwargs, *inputs)
+
+    return jax.vmap(one)(batch)
+
+
+_many = partial(jax.jit, static_argnums=0)(_map)
+
+
+def _prior(
+    model: Any, names: Any, args: Any, kwargs: Any, key: jax.Array, given: Any
+) -> dict[str, jax.Array]:
+    """Values of sites: those in `given` fixed, the others drawn, ``factor`` sites as they are."""
+    fixed = numpyro.handlers.substitute(model, data=given)
+    unobserved = numpyro.handlers.uncondition(numpyro.handlers.seed(fixed, key))
+    trace = numpyro.handlers.trace(unobserved).get_trace(*args, **kwargs)
+    return {name: jnp.asarray(trace[name]["value"]) for name in names if name in trace}
+
+
+def _log_likelihood(
+    model: Any, names: Any, args: Any, kwargs: Any, _: None, given: Any
+) -> dict[str, jax.Array]:
+    fixed = numpyro.handlers.substitute(model, data=given)
+    trace = numpyro.handlers.trace(fixed).get_trace(*args, **kwargs)
+    return {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in names}

@@ -56,7 +56,7 @@ class Labels:
         chosen = self._named.get(name, site.event_dims if site else ())
         if 0 < len(chosen) <= len(shape):
             names[len(shape) - len(chosen) :] = chosen
-        elif site and site.role == "latent" and len(shape) - batch == 1:
+        elif site and site.role == "latent" and site.own_ndim == 1:
             names[-1] = f"{name}_dim"
         return [dim or f"{name}_dim_{i}" for i, dim in enumerate(names)]
 
@@ -82,7 +82,7 @@ class Labels:
                             f"to_arviz: dimension {dim!r} has size {known} in {other!r} and {size} "
                             f"in {name!r}",
                             remedy="give each site its own names, event_dims="
-                            f"{{{name!r}: ('{name}_row', '{name}_col')}}",
+                            f"{{{name!r}: ('{name}_{dim}', ...)}}",
                         )
                     )
                 if dim in self.coords and len(self.coords[dim]) != size:
@@ -124,24 +124,31 @@ def _by_site(
     sites: Mapping[str, Site], shapes: Mapping[str, tuple[int, ...]], event_dims: Any
 ) -> dict[str, tuple[str, ...]]:
     if isinstance(event_dims, Mapping):
-        return _checked({name: _names(dims) for name, dims in event_dims.items()}, sites, shapes)
+        named = {name: _names(dims) for name, dims in event_dims.items()}
+        noises = {f"{name}_noise": dims for name, dims in named.items() if _is_noise(name, sites)}
+        return _checked({**noises, **named}, sites, shapes)
     pattern = IMAGE_DIMS if event_dims is None else _names(event_dims)
     ndims = {
-        name: len(shapes[name]) - site.batch_ndim
+        name: (len(shapes[name]) - site.batch_ndim, site.own_ndim)
         for name, site in sites.items()
         if name in shapes and site.role in ("event", "noise")
     }
-    if event_dims is not None and ndims and len(pattern) not in ndims.values():
+    if event_dims is not None and ndims and not any(len(pattern) in n for n in ndims.values()):
         raise ValueError(
             message(
                 f"to_arviz: event_dims={pattern} names {len(pattern)} dimensions, and no event has "
                 "as many",
-                expected=", ".join(f"{n} for {name!r}" for name, n in ndims.items()),
+                expected=", ".join(f"{n} for {name!r}" for name, (_, n) in ndims.items()),
                 got=len(pattern),
                 remedy="name them site by site, event_dims={'x': (...)}",
             )
         )
-    return {name: pattern for name, ndim in ndims.items() if ndim == len(pattern)}
+    return {name: pattern for name, ndim in ndims.items() if len(pattern) in ndim}
+
+
+def _is_noise(name: str, sites: Mapping[str, Site]) -> bool:
+    noise = sites.get(f"{name}_noise")
+    return noise is not None and noise.role == "noise"
 
 
 def _names(dims: str | Iterable[str]) -> tuple[str, ...]:
@@ -164,7 +171,8 @@ def _checked(
             )
         site = sites.get(name)
         ndim = len(shapes.get(name, dims)) - (site.batch_ndim if site else 0)
-        if name in shapes and len(dims) != ndim:
+        fits = len(dims) in (ndim, site.own_ndim if site else ndim)
+        if name in shapes and not fits:
             raise ValueError(
                 message(
                     f"to_arviz: event_dims for {name!r} do not fit",

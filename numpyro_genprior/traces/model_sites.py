@@ -12,8 +12,9 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.infer import init_to_sample
 
-from numpyro_genprior.priors import Prior
+from numpyro_genprior.priors import Prior, StandardNormal
 from numpyro_genprior.sites.wrappers import unwrap
+from numpyro_genprior.traces.arguments import Arguments, rebuild
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,13 @@ class Site:
         Whether it has data.
     role
         ``"event"`` and ``"noise"`` (event-shaped), ``"latent"``, or ``""``: what it is to a prior.
-    size
-        How many numbers it holds.
+    shape
+        Shape of its value.
     batch_ndim
-        Number of leading dimensions that are no event dimensions.
+        Number of leading dimensions that are no event dimensions; a ``scan`` adds one.
+    own_ndim
+        Number of trailing dimensions that are those of one event, or of one latent, of the prior
+        itself, before ``expand`` and ``to_event``. That of the site's events for other laws.
     plates
         Triples (name, dimension counted from the right of the batch shape, size).
     event_dims
@@ -42,14 +46,15 @@ class Site:
     kind: str
     observed: bool
     role: str
-    size: int
+    shape: tuple[int, ...]
     batch_ndim: int
+    own_ndim: int
     plates: tuple[tuple[str, int, int], ...]
     event_dims: tuple[str, ...]
 
 
 def read_model(
-    model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: Callable[..., Any], arguments: Arguments
 ) -> tuple[dict[str, Site], dict[str, Any]]:
     """The sites of a model in their order, and the values of the observed ones.
 
@@ -57,14 +62,15 @@ def read_model(
     """
     sites: dict[str, Site] = {}
 
-    def observed() -> dict[str, Any]:
+    def observed(values: list[Any]) -> dict[str, Any]:
+        args, kwargs = rebuild(arguments.structure, values)
         seeded = numpyro.handlers.seed(model, 0)
         started = numpyro.handlers.substitute(seeded, substitute_fn=init_to_sample)
         trace = numpyro.handlers.trace(started).get_trace(*args, **kwargs)
         sites.update({name: _site(trace, name) for name in trace if is_quantity(trace[name])})
         return {name: trace[name]["value"] for name, site in sites.items() if site.observed}
 
-    data = jax.jit(observed)()
+    data = jax.jit(observed)(arguments.values)
     return sites, data
 
 
@@ -78,13 +84,15 @@ def is_quantity(site: Any) -> bool:
 def _site(trace: Any, name: str) -> Site:
     site = trace[name]
     plates = tuple((frame.name, frame.dim, frame.size) for frame in site["cond_indep_stack"])
+    batch_ndim = _batch_ndim(trace, name, plates)
     return Site(
         name=name,
         kind=site["type"],
         observed=bool(site.get("is_observed", False)),
         role=_role(trace, name),
-        size=jnp.size(site["value"]),
-        batch_ndim=_batch_ndim(trace, name, plates),
+        shape=jnp.shape(site["value"]),
+        batch_ndim=batch_ndim,
+        own_ndim=_own_ndim(trace, name, batch_ndim),
         plates=plates,
         event_dims=tuple(site.get("infer", {}).get("event_dims", ())),
     )
@@ -102,8 +110,20 @@ def _role(trace: Any, name: str) -> str:
 def _batch_ndim(trace: Any, name: str, plates: tuple[tuple[str, int, int], ...]) -> int:
     site = trace[name]
     if site["type"] == "sample":
-        return len(site["fn"].batch_shape)
+        return jnp.ndim(site["value"]) - site["fn"].event_dim
     latent = f"{name}_latent"
     if latent in trace:  # made of it, in the same plates
         return _batch_ndim(trace, latent, plates)
     return max((-dim for _, dim, _ in plates), default=0)
+
+
+def _own_ndim(trace: Any, name: str, batch_ndim: int) -> int:
+    site, latent = trace[name], trace.get(f"{name}_latent")
+    core = unwrap(site.get("fn"))
+    if isinstance(core, Prior | StandardNormal):
+        return core.event_dim
+    if latent is not None:  # as many leading dimensions as its latent
+        before = _batch_ndim(trace, f"{name}_latent", ())
+        lead = jnp.ndim(latent["value"]) - _own_ndim(trace, f"{name}_latent", before)
+        return jnp.ndim(site["value"]) - lead
+    return jnp.ndim(site["value"]) - batch_ndim
