@@ -73,3 +73,22 @@ def test_decoder_collapse_and_jacobian_spectrum(key):
 def test_another_object_is_refused(name):
     with pytest.raises(TypeError, match=r"Pass ngp\.diagnostics\."):
         getattr(ngp.plots, name)(np.zeros(3))
+
+
+def test_calibration(rng):
+    from numpyro_genprior.diagnostics.coverage import Coverage
+    from numpyro_genprior.diagnostics.health import Health
+    from numpyro_genprior.diagnostics.sbc import SBC
+
+    health = Health(256, 0, 0, 0, 0, 127.0)
+    narrow = (rng.beta(0.4, 0.4, 256) * 128).astype(int)
+    ranks = {"good": rng.integers(0, 128, 256), "narrow": narrow}
+    found = SBC.of(ranks, 127, 0.05, health)
+    ax = ngp.plots.sbc_ranks(found)
+    good, bad, _ = ax.lines
+    np.testing.assert_allclose(good.get_ydata()[1:-1], found.simultaneous.difference["good"])
+    assert (good.get_label(), bad.get_label()) == ("1 that pass", "narrow")
+    levels, part = np.array([0.5, 0.9]), {"x": np.array([0.2, 0.5])}
+    covered = Coverage(levels, part, {"x": np.full(2, 0.02)}, {}, 50, 127, 0.05, health)
+    ax = ngp.plots.coverage(covered)
+    np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), [0.2, 0.5])

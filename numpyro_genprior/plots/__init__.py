@@ -1,5 +1,6 @@
 """Pictures. They need matplotlib: ``pip install numpyro_genprior[plots]``."""
 
+from numpyro_genprior.plots.calibration import coverage, sbc_ranks
 from numpyro_genprior.plots.directions import event_directions
 from numpyro_genprior.plots.images import posterior_images
 from numpyro_genprior.plots.spectrum import (
@@ -10,10 +11,12 @@ from numpyro_genprior.plots.spectrum import (
 )
 
 __all__ = [
+    "coverage",
     "decoder_collapse",
     "event_directions",
     "jacobian_spectrum",
     "latent_shrinkage",
     "posterior_images",
+    "sbc_ranks",
     "sensitivity_spectrum",
 ]

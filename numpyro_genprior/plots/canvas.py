@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from numpyro_genprior.errors import message
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -30,3 +32,15 @@ def axes(ax: Axes | None, *, width: float = 6.0, height: float = 3.2) -> Axes:
     del figure
     new.spines[["top", "right"]].set_visible(False)
     return new
+
+
+def check(value: Any, kind: Any, name: str, remedy: str) -> None:
+    """Refuse what is not the result of the diagnostic that a picture draws."""
+    if not isinstance(value, kind):
+        raise TypeError(
+            message(
+                f"plots.{name} draws the result of a diagnostic",
+                got=type(value).__name__,
+                remedy=f"pass ngp.diagnostics.{remedy}",
+            )
+        )

@@ -8,7 +8,7 @@ import numpy as np
 
 from numpyro_genprior.diagnostics import Sensitivity
 from numpyro_genprior.errors import message
-from numpyro_genprior.plots.canvas import DATA, pyplot
+from numpyro_genprior.plots.canvas import DATA, check, pyplot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,14 +43,7 @@ def event_directions(
     ValueError
         When the event is neither a curve nor an image, or `site` is not among the events.
     """
-    if not isinstance(sensitivity, Sensitivity):
-        raise TypeError(
-            message(
-                "plots.event_directions draws the result of a diagnostic",
-                got=type(sensitivity).__name__,
-                remedy="pass ngp.diagnostics.sensitivity(model, values, ...)",
-            )
-        )
+    check(sensitivity, Sensitivity, "event_directions", "sensitivity(model, values, ...)")
     moved = _moved(sensitivity.event_directions, site)
     if moved.ndim not in (2, 3) and not (moved.ndim == 4 and moved.shape[-1] in (1, 3)):
         raise ValueError(

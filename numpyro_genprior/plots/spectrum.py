@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +12,7 @@ from numpyro_genprior.diagnostics import (
     PosteriorCollapse,
     Sensitivity,
 )
-from numpyro_genprior.errors import message
-from numpyro_genprior.plots.canvas import BAD, DATA, PRIOR, axes
+from numpyro_genprior.plots.canvas import BAD, DATA, PRIOR, axes, check
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +41,7 @@ def sensitivity_spectrum(sensitivity: Sensitivity, *, ax: Axes | None = None) ->
     ImportError
         Without matplotlib.
     """
-    _check(sensitivity, Sensitivity, "sensitivity_spectrum", "sensitivity(model, values, ...)")
+    check(sensitivity, Sensitivity, "sensitivity_spectrum", "sensitivity(model, values, ...)")
     ax = axes(ax)
     s = np.asarray(sensitivity.singular_values, float)
     index, identified = np.arange(1, len(s) + 1), s > 1
@@ -91,7 +90,7 @@ def latent_shrinkage(
     TypeError
         For another object.
     """
-    _check(result, (PosteriorCollapse, Sensitivity), "latent_shrinkage", "posterior_collapse(mcmc)")
+    check(result, (PosteriorCollapse, Sensitivity), "latent_shrinkage", "posterior_collapse(mcmc)")
     ax = axes(ax)
     if isinstance(result, Sensitivity):
         sd = np.sqrt(np.asarray(result.posterior_shrinkage, float))[:most]
@@ -142,7 +141,7 @@ def decoder_collapse(result: DecoderCollapse, *, ax: Axes | None = None) -> Axes
     TypeError
         For another object.
     """
-    _check(result, DecoderCollapse, "decoder_collapse", "decoder_collapse(prior, key)")
+    check(result, DecoderCollapse, "decoder_collapse", "decoder_collapse(prior, key)")
     ax = axes(ax)
     s, active = np.asarray(result.sensitivity, float), np.asarray(result.active)
     index = np.arange(len(s))
@@ -188,7 +187,7 @@ def jacobian_spectrum(result: EffectiveDimension, *, ax: Axes | None = None) -> 
     TypeError
         For another object.
     """
-    _check(result, EffectiveDimension, "jacobian_spectrum", "effective_dimension(prior, key)")
+    check(result, EffectiveDimension, "jacobian_spectrum", "effective_dimension(prior, key)")
     ax = axes(ax)
     s = np.asarray(result.spectrum, float)
     index = np.arange(1, s.shape[1] + 1)
@@ -211,14 +210,3 @@ def _whole_numbers(ax: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _check(value: Any, kind: Any, name: str, remedy: str) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(
-            message(
-                f"plots.{name} draws the result of a diagnostic",
-                got=type(value).__name__,
-                remedy=f"pass ngp.diagnostics.{remedy}",
-            )
-        )
