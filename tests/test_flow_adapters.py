@@ -15,6 +15,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from flowjax import bijections
 from numpyro.distributions import transforms
 from numpyro.distributions.flows import (
     BlockNeuralAutoregressiveTransform,
@@ -207,6 +208,52 @@ def test_flows_stay_what_they_are():
     x = jnp.stack([X, -X])
     flow = autoregressive(jax.random.key(1))
     np.testing.assert_allclose(made(autoregressive).flow(x), flow(x), rtol=1e-6)
+
+
+def test_what_follows_from_weights_follows_trained_ones():
+    """Distrax keeps log determinants and inverses as leaves beside the weights they follow from.
+
+    Whatever becomes of the leaves, the flow is a bijection, and its density that of its events.
+    """
+    matrix = jnp.eye(3) + 0.1
+    layers = [
+        distrax.Block(distrax.ScalarAffine(jnp.zeros(3), jnp.array([2.0, -1.0, 0.5])), 1),
+        distrax.DiagLinear(jnp.array([2.0, 1.0, 0.5])),
+        distrax.TriangularLinear(matrix),
+        distrax.UnconstrainedAffine(matrix, jnp.zeros(3)),
+        distrax.LowerUpperTriangularAffine(matrix, jnp.zeros(3)),
+        distrax.DiagPlusLowRankLinear(jnp.ones(3), jnp.ones((3, 1)), jnp.ones((3, 1))),
+    ]
+    cholesky = transforms.LowerCholeskyAffine(jnp.zeros(3), matrix)
+    for flow in (distrax.Chain(layers), transforms.ComposeTransform([cholesky, cholesky.inv])):
+        prior = ngp.FlowPrior(flow, latent=3, support=REAL)
+        leaves, treedef = jax.tree.flatten(prior)
+        moved = [leaf + 0.02 * (i % 7) for i, leaf in enumerate(leaves)]
+        trained = jax.tree.unflatten(treedef, moved)
+        slope = jax.jit(lambda prior: jax.jacobian(prior.decode)(X))(trained)
+        expected = dist.Normal(0.0, 1.0).log_prob(X).sum() - jnp.linalg.slogdet(slope)[1]
+        got = jax.jit(lambda prior: prior.log_prob(prior.decode(X)))(trained)
+        np.testing.assert_allclose(got, expected, rtol=1e-4)
+    x = trained.decode(X)
+    np.testing.assert_allclose(trained.flow.inv(x), X, rtol=1e-4, atol=1e-5)
+
+
+def test_a_numerical_inverse_has_a_gradient_by_the_condition():
+    """x = z - sin(c), found by an inverter without derivatives: FlowJAX's own raises."""
+
+    def inverter(bijection, y, condition=None):
+        return jax.lax.stop_gradient(bijection.inverse(y, condition))
+
+    numerical = bijections.NumericalInverse(
+        bijections.AdditiveCondition(jnp.sin, (3,), (3,)), inverter
+    )
+    c, (z, x) = jnp.array([0.5, 0.0, -2.0]), (X, X)
+    prior = ngp.FlowPrior(bijections.Invert(numerical), condition=c)
+    slope = jax.jacobian(lambda c: prior.given(c).decode(z))(c)
+    np.testing.assert_allclose(slope, -jnp.diag(jnp.cos(c)), atol=1e-6)
+    prior = ngp.FlowPrior(numerical, condition=c)
+    slope = jax.grad(lambda c: prior.given(c).log_prob(x))(c)
+    np.testing.assert_allclose(slope, (x - jnp.sin(c)) * jnp.cos(c), rtol=1e-5)
 
 
 def test_directions_of_a_lambda_stay_together():

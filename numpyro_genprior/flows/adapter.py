@@ -29,6 +29,15 @@ class Adapter:
 
     @staticmethod
     @abstractmethod
+    def settled(flow: Any) -> Any:
+        """The same flow with what follows from its weights worked out from them anew.
+
+        Libraries keep results beside the weights (a log determinant, an inverse), as leaves of
+        their own. After training these would no longer belong together.
+        """
+
+    @staticmethod
+    @abstractmethod
     def latent(flow: Any) -> Distribution | tuple[int, ...] | None:
         """The flow's own base law, or the shape of a standard normal, or None if it has neither."""
 

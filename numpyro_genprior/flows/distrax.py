@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import sum_rightmost
 
@@ -28,6 +29,10 @@ class Distrax(Adapter):
         return _opened(flow)
 
     @staticmethod
+    def settled(flow: Any) -> Any:
+        return _settled(flow)
+
+    @staticmethod
     def latent(flow: Any) -> None:
         return None
 
@@ -37,12 +42,12 @@ class Distrax(Adapter):
 
     @staticmethod
     def forward(flow: Any, z: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
-        x, log_det = flow.forward_and_log_det(z)
+        x, log_det = _settled(flow).forward_and_log_det(z)
         return x, sum_rightmost(log_det, log_det.ndim)
 
     @staticmethod
     def inverse(flow: Any, x: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
-        z, log_det = flow.inverse_and_log_det(x)
+        z, log_det = _settled(flow).inverse_and_log_det(x)
         return z, sum_rightmost(log_det, log_det.ndim)
 
     @staticmethod
@@ -62,6 +67,29 @@ def _opened(node: Any) -> Any:
         return node
     bijector = copy.copy(node)
     vars(bijector).update(jax.tree.map(_opened, vars(node), is_leaf=_is_bijector))
+    return bijector
+
+
+def _settled(node: Any) -> Any:
+    """Build bijectors anew that keep results beside their weights (or methods bound to them)."""
+    if not _is_bijector(node):
+        return node
+    import distrax
+
+    bijector = copy.copy(node)
+    vars(bijector).update(jax.tree.map(_settled, vars(node), is_leaf=_is_bijector))
+    if type(node) is distrax.ScalarAffine and not isinstance(bijector.log_scale, float):
+        scale = jnp.sign(bijector.scale) * jnp.exp(bijector.log_scale)
+        return distrax.ScalarAffine(bijector.shift, scale)
+    if type(node) is distrax.DiagLinear:
+        return distrax.DiagLinear(bijector.diag)
+    if type(node) is distrax.DiagPlusLowRankLinear:
+        factors = bijector.u_matrix, bijector.v_matrix
+        return distrax.DiagPlusLowRankLinear(bijector.diag, *factors)
+    if type(node) is distrax.TriangularLinear:
+        return distrax.TriangularLinear(bijector.matrix, bijector.is_lower)
+    if type(node) is distrax.UnconstrainedAffine:
+        return distrax.UnconstrainedAffine(bijector.matrix, bijector.bias)
     return bijector
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import paramax
 from flowjax import distributions as fjd
-from flowjax.bijections import AbstractBijection, Identity
+from flowjax.bijections import AbstractBijection, Identity, NumericalInverse
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
@@ -41,6 +41,58 @@ def _parts(flow: Any) -> tuple[Any, Any]:
     if isinstance(flow, fjd.AbstractDistribution):
         return flow, Identity(flow.shape)
     return None, flow
+
+
+class _Given(AbstractBijection):
+    """A bijection with its condition inside."""
+
+    bijection: AbstractBijection
+    condition: jax.Array
+    shape: tuple[int, ...]
+    cond_shape: None = None
+
+    def transform_and_log_det(self, x: jax.Array, condition: Any = None) -> Any:
+        return self.bijection.transform_and_log_det(x, self.condition)
+
+    def inverse_and_log_det(self, y: jax.Array, condition: Any = None) -> Any:
+        return self.bijection.inverse_and_log_det(y, self.condition)
+
+
+class _NumericalInverse(AbstractBijection):
+    """FlowJAX's ``NumericalInverse``, whose derivatives reach the condition.
+
+    FlowJAX's own has derivatives with respect to the bijection and the event alone, and raises
+    when the condition has a tangent. As a part of the bijection it is differentiated like a weight.
+    """
+
+    flow: NumericalInverse
+    shape: tuple[int, ...]
+    cond_shape: tuple[int, ...] | None
+
+    def transform_and_log_det(self, x: jax.Array, condition: Any = None) -> Any:
+        return self.flow.transform_and_log_det(x, condition)
+
+    def inverse_and_log_det(self, y: jax.Array, condition: Any = None) -> Any:
+        if condition is None:
+            return self.flow.inverse_and_log_det(y, None)
+        given = _Given(bijection=self.flow.bijection, condition=condition, shape=self.shape)
+        inverter: Any = self.flow.inverter
+        x = inverter(given, y, condition=None)
+        return x, -given.transform_and_log_det(x)[1]
+
+
+def _bijection(flow: Any) -> Any:
+    """The bijection of a flow, ready to be called."""
+
+    def is_numerical(node: Any) -> bool:
+        return isinstance(node, NumericalInverse)
+
+    def replaced(node: Any) -> Any:
+        if not is_numerical(node):
+            return node
+        return _NumericalInverse(flow=node, shape=node.shape, cond_shape=node.cond_shape)
+
+    return jax.tree.map(replaced, _thawed(_parts(flow)[1]), is_leaf=is_numerical)
 
 
 class FlowJAXLaw(Distribution):
@@ -107,6 +159,10 @@ class FlowJAX(Adapter):
         return flow  # Equinox modules, whose weights are leaves
 
     @staticmethod
+    def settled(flow: Any) -> Any:
+        return flow  # and nothing else
+
+    @staticmethod
     def latent(flow: Any) -> Distribution | tuple[int, ...]:
         base, bijection = _parts(flow)
         if base is None or isinstance(base, fjd.StandardNormal):
@@ -119,11 +175,11 @@ class FlowJAX(Adapter):
 
     @staticmethod
     def forward(flow: Any, z: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
-        return _thawed(_parts(flow)[1]).transform_and_log_det(z, condition)
+        return _bijection(flow).transform_and_log_det(z, condition)
 
     @staticmethod
     def inverse(flow: Any, x: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
-        return _thawed(_parts(flow)[1]).inverse_and_log_det(x, condition)
+        return _bijection(flow).inverse_and_log_det(x, condition)
 
     @staticmethod
     def support(flow: Any, latent: Distribution) -> constraints.Constraint | None:

@@ -7,7 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution, constraints
-from numpyro.distributions.transforms import ComposeTransform, Transform, _InverseTransform
+from numpyro.distributions.transforms import (
+    ComposeTransform,
+    LowerCholeskyAffine,
+    Transform,
+    _InverseTransform,
+)
 from numpyro.distributions.util import sum_rightmost
 
 from numpyro_genprior.flows.adapter import Adapter
@@ -27,6 +32,10 @@ class NumPyro(Adapter):
         return opened_transform(flow)
 
     @staticmethod
+    def settled(flow: Any) -> Any:
+        return _settled(flow)
+
+    @staticmethod
     def latent(flow: Any) -> None:
         return None
 
@@ -36,12 +45,12 @@ class NumPyro(Adapter):
 
     @staticmethod
     def forward(flow: Any, z: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
-        x, log_det = _forward(flow, z)
+        x, log_det = _forward(_settled(flow), z)
         return x, sum_rightmost(log_det, log_det.ndim)
 
     @staticmethod
     def inverse(flow: Any, x: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
-        z, log_det = _inverse(flow, x)
+        z, log_det = _inverse(_settled(flow), x)
         return z, sum_rightmost(log_det, log_det.ndim)
 
     @staticmethod
@@ -52,6 +61,19 @@ class NumPyro(Adapter):
                 return None  # declared on the whole line, given a part of it: image unknown
             support = part.codomain
         return support
+
+
+def _settled(flow: Any) -> Any:
+    """Triangular factors stay triangular: NumPyro reads the determinant off their diagonals."""
+
+    def is_affine(node: Any) -> bool:
+        return isinstance(node, LowerCholeskyAffine)
+
+    return jax.tree.map(
+        lambda n: LowerCholeskyAffine(n.loc, jnp.tril(n.scale_tril)) if is_affine(n) else n,
+        flow,
+        is_leaf=is_affine,
+    )
 
 
 def _parts(flow: Any) -> list[Any]:

@@ -112,7 +112,7 @@ class FlowPrior(Prior):
         Of Distrax and NumPyro, functions inside of it that hold weights (conditioners,
         autoregressive networks) are replaced by pytrees that are called as they were.
         """
-        return self._flow.net
+        return self._adapter.settled(self._flow.net)
 
     @property
     def _adapter(self) -> type[Adapter]:
