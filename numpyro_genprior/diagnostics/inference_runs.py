@@ -147,6 +147,7 @@ class Experiment:
         extra: np.ndarray | None = None,
         batch_size: int | None = None,
         progress_bar: bool = True,
+        desc: str | None = None,
     ) -> Iterator[Batch]:
         """Quantities of the draws for each simulated data set, batch by batch.
 
@@ -162,7 +163,7 @@ class Experiment:
             )
         size = math.ceil(number / math.ceil(number / min(size, number)))  # batches alike
         keys = jax.random.split(key, number)
-        with tqdm(total=number, desc=self.name, disable=not progress_bar) as bar:
+        with tqdm(total=number, desc=desc or self.name, disable=not progress_bar) as bar:
             for start in range(0, number, size):
                 rows = np.arange(start, min(start + size, number))
                 padded = np.resize(rows, size)  # one shape, one program

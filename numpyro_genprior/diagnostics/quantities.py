@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -21,6 +22,8 @@ Functional = Callable[[Mapping[str, Any]], Any]
 
 class Quantities:
     """Named functions of the sites, as one vector.
+
+    Equal where the functions are, so that a second run needs no second program.
 
     Attributes
     ----------
@@ -55,11 +58,17 @@ class Quantities:
                 )
             self.shapes[name] = value.shape
             own = getattr(function, "labels", None)
-            self.names += own if own is not None else labels(name, value.shape)
+            self.names += labels(name, value.shape) if own is None else own
 
     def __call__(self, sites: Mapping[str, Any]) -> jax.Array:
         parts = [jnp.ravel(f(dict(sites))) for f in self.functionals.values()]
         return jnp.concatenate([jnp.asarray(part, jnp.result_type(float)) for part in parts])
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.functionals.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Quantities) and self.functionals == other.functionals
 
     def split(self, array: np.ndarray) -> dict[str, np.ndarray]:
         """An array whose last axis is that of the vector, by function and in its shape."""
@@ -77,31 +86,34 @@ def labels(name: str, shape: tuple[int, ...]) -> list[str]:
     return [f"{name}[{', '.join(map(str, index))}]" for index in np.ndindex(*shape)]
 
 
-class Entry:
+@dataclass(frozen=True)
+class Entries:
     """Some entries of one site, by their flat index."""
 
-    def __init__(self, site: str, index: np.ndarray, labels: list[str]) -> None:
-        self.site, self.index, self.labels = site, index, labels
+    site: str
+    index: tuple[int, ...]
+    labels: tuple[str, ...]
 
     def __call__(self, sites: Mapping[str, Any]) -> jax.Array:
-        return jnp.ravel(sites[self.site])[self.index]
+        return jnp.ravel(sites[self.site])[np.array(self.index)]
 
 
+@dataclass(frozen=True)
 class Whole:
     """All entries of one site, in its shape."""
 
-    def __init__(self, site: str) -> None:
-        self.site = site
+    site: str
 
     def __call__(self, sites: Mapping[str, Any]) -> jax.Array:
         return sites[self.site]
 
 
+@dataclass(frozen=True)
 class Moment:
     """Mean or root mean square of one site."""
 
-    def __init__(self, site: str, kind: str) -> None:
-        self.site, self.kind = site, kind
+    site: str
+    kind: str
 
     def __call__(self, sites: Mapping[str, Any]) -> jax.Array:
         value = sites[self.site]
@@ -133,7 +145,7 @@ def default_quantities(
         for name in sites.events:
             events |= event_entries(sites, name, MAX_PIXELS)
     # An event of an exact prior is a latent itself, with all of its entries.
-    return {**events, **latent_entries(sites), LOG_LIKELIHOOD: lambda s: s[LOG_LIKELIHOOD]}
+    return {**events, **latent_entries(sites), LOG_LIKELIHOOD: Whole(LOG_LIKELIHOOD)}
 
 
 def _entries(name: str, sites: Sites, most: int) -> Functional:
@@ -143,4 +155,5 @@ def _entries(name: str, sites: Sites, most: int) -> Functional:
         return Whole(name)
     index = np.linspace(0, size - 1, most).round().astype(int)
     where = np.stack(np.unravel_index(index, shape), axis=-1)
-    return Entry(name, index, [f"{name}[{', '.join(map(str, row))}]" for row in where.tolist()])
+    names = [f"{name}[{', '.join(map(str, row))}]" for row in where.tolist()]
+    return Entries(name, tuple(index.tolist()), tuple(names))

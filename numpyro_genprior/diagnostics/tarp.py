@@ -171,13 +171,15 @@ def tarp(
     nearest = _nearest(drawn, others, experiment.sites.data)
     references = np.stack([points, points[nearest]], axis=1)  # (replications, 2, entries)
     distance = np.linalg.norm((truth[:, None] - references) / scale, axis=-1)
-    shapes = {**experiment.shapes(), "extra": references[0]}
-    quantities = Quantities({"distance": _Distance(function, scale)}, shapes)
+    units = np.broadcast_to(scale, (num_replications, 1, len(scale)))
+    extra = np.concatenate([references, units], axis=1)
+    shapes = {**experiment.shapes(), "extra": extra[0]}
+    quantities = Quantities({"distance": _Distance(function)}, shapes)
     batches = experiment.run(
         run_key,
         drawn,
         quantities,
-        extra=references,
+        extra=extra,
         batch_size=batch_size,
         progress_bar=progress_bar,
     )
@@ -187,25 +189,26 @@ def tarp(
     return TARP.of(ranks, found.num_draws, level, found.health)
 
 
+@dataclass(frozen=True)
 class _Flat:
     """Sites as one vector."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
+    names: tuple[str, ...]
 
     def __call__(self, sites: Mapping[str, Any]) -> jax.Array:
         return jnp.concatenate([jnp.ravel(sites[name]) for name in self.names])
 
 
+@dataclass(frozen=True)
 class _Distance:
-    """Distances of a function's value from the references, in units of `scale`."""
+    """Distances of a function's value from the references, both in given units."""
 
-    def __init__(self, function: Functional, scale: np.ndarray) -> None:
-        self.function, self.scale = function, scale
+    function: Functional
 
     def __call__(self, sites: Mapping[str, Any]) -> jax.Array:
         value = jnp.ravel(self.function(sites))
-        return jax.vmap(lambda r: jnp.linalg.norm((value - r) / self.scale))(sites["extra"])
+        *references, unit = sites["extra"]
+        return jnp.stack([jnp.linalg.norm((value - r) / unit) for r in references])
 
 
 def _nearest(drawn: dict[str, Any], others: dict[str, Any], names: tuple[str, ...]) -> np.ndarray:
