@@ -65,7 +65,7 @@ class EffectiveDimension:
 
     @property
     def log_dets(self) -> jax.Array:
-        """``Σ log s_i`` at each draw, in nats: log |det J| of a square map."""
+        """``Σ log s_i`` at each draw, in nats: ``log |det J|`` of a square map."""
         return jnp.sum(jnp.log(self.spectrum), -1)
 
     @property

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from numpyro_genprior.diagnostics.coverage import Coverage
-from numpyro_genprior.diagnostics.rank_test import RankTest
+from numpyro_genprior.diagnostics import SBC, TARP, Coverage
 from numpyro_genprior.plots.canvas import BAD, DATA, PRIOR, axes, check
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 NAMED = 6  # failing quantities that the legend names
 
 
-def sbc_ranks(result: RankTest, *, ax: Axes | None = None) -> Axes:
+def sbc_ranks(result: SBC | TARP, *, ax: Axes | None = None) -> Axes:
     """Empirical distribution functions of ranks minus the uniform one, with simultaneous bands.
 
     A line for each quantity. Lines that leave the grey band anywhere are miscalibrated; those that
@@ -39,7 +38,7 @@ def sbc_ranks(result: RankTest, *, ax: Axes | None = None) -> Axes:
     TypeError
         For another object.
     """
-    check(result, RankTest, "sbc_ranks", "sbc(model, key, ...)")
+    check(result, (SBC, TARP), "sbc_ranks", "sbc(model, key, ...)")
     ax, bands = axes(ax), result.simultaneous
     x = np.concatenate([[0], bands.points, [1]])
 
