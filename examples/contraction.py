@@ -1,0 +1,173 @@
+"""How fast does a posterior shrink to the truth? A smooth prior, and a flow whose map is not.
+
+    python examples/contraction.py                  # two minutes on two cores
+    python examples/contraction.py --out results
+
+A curve on [0, 1] is seen through an operator that smooths it, with less and less noise. Two priors:
+a Gaussian series of smoothness α, and a coupling flow, the same series but that a ReLU network of
+the four coarsest coefficients shifts the finer ones. Its map is invertible and Lipschitz; but the
+shifts decay slowly, so that it sends smooth latents to rough curves. Both are exact priors, and
+both allow every curve. The truth is smooth. To make it, the flow's latents have to cancel the
+shifts, which its base finds improbable: it contracts slower, as theory has it.
+
+Prints the rates of both, and writes a figure.
+"""
+
+# %%
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import Transform
+
+import numpyro_genprior as ngp
+
+ALPHA, BETA = 2.0, 4.0  # smoothness of the priors, and of the truth
+GAMMA = 0.5  # of the shifts: with 2, the flow contracts as the series does
+P = 0.5  # how the operator smooths: its singular values are i^-p
+COARSE, HIDDEN = 4, 16
+
+
+# %% The map, as a NumPyro transform
+class Curve(Transform):
+    """White noise to a curve on a grid of [0, 1], by its coefficients in cosines.
+
+    Coefficients have standard deviations ``scale``; a ReLU network of the coarse ones, with
+    weights ``inner`` and ``outer``, shifts the fine ones.
+    """
+
+    domain: Any = constraints.real_vector
+    codomain: Any = constraints.real_vector
+
+    def __init__(self, scale: Any, inner: Any, outer: Any, basis: Any) -> None:
+        self.scale, self.inner, self.outer, self.basis = scale, inner, outer, basis
+
+    def shift(self, coefficients: Any) -> Any:
+        fine = jax.nn.relu(coefficients[..., :COARSE] @ self.inner) @ self.outer
+        return jnp.concatenate([jnp.zeros_like(coefficients[..., :COARSE]), fine], axis=-1)
+
+    def __call__(self, x: Any) -> Any:
+        white = self.scale * x
+        return (white + self.shift(white)) @ self.basis
+
+    def _inverse(self, y: Any) -> Any:
+        coefficients = jnp.linalg.solve(self.basis.T, y[..., None])[..., 0]
+        return (coefficients - self.shift(coefficients)) / self.scale
+
+    def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> Any:
+        log_det = jnp.sum(jnp.log(self.scale)) + jnp.linalg.slogdet(self.basis)[1]
+        return jnp.broadcast_to(log_det, jnp.shape(x)[:-1])
+
+    def tree_flatten(self) -> Any:
+        names = ("scale", "inner", "outer", "basis")
+        return tuple(getattr(self, name) for name in names), (names, {})
+
+
+def cosines(size: int) -> np.ndarray:
+    """Cosines on a grid, a row each, with a mean square of 1."""
+    grid = (np.arange(size) + 0.5) / size
+    rows = np.sqrt(2) * np.cos(np.pi * np.outer(np.arange(size), grid))
+    rows[0] = 1
+    return rows
+
+
+def make_priors(size: int) -> dict[str, ngp.Prior]:
+    """The Gaussian series, without shifts, and the flow."""
+    number = 1.0 + np.arange(size)
+    scale, basis = jnp.asarray(number ** (-0.5 - ALPHA)), jnp.asarray(cosines(size))
+    rng = np.random.default_rng(0)
+    inner = jnp.asarray(rng.normal(size=(COARSE, HIDDEN)))
+    outer = rng.normal(size=(HIDDEN, size - COARSE)) / np.sqrt(HIDDEN)
+    outer = jnp.asarray(outer * number[COARSE:] ** (-0.5 - GAMMA))
+    return {
+        "Gaussian series": ngp.FlowPrior(Curve(scale, inner, 0 * outer, basis), latent=size),
+        "coupling flow": ngp.FlowPrior(Curve(scale, inner, outer, basis), latent=size),
+    }
+
+
+# %% The model
+@ngp.latent(explicit=True)
+def model(prior: Any, seen: Any, y: Any = None, *, noise: Any) -> None:
+    """Coefficients of the curve, those of high frequency less, with noise."""
+    curve = numpyro.sample("x", prior)
+    numpyro.sample("y", dist.Normal(seen @ curve, noise).to_event(1), obs=y)
+
+
+# %%
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the ladder under both priors."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("."), help="folder of the figure")
+    parser.add_argument("--smoke", action="store_true", help="small and quick")
+    options = parser.parse_args(argv)
+
+    size, replications = (24, 16) if options.smoke else (64, 48)
+    noises = [0.03, 0.003] if options.smoke else [0.1, 0.03, 0.01, 0.003, 0.001]
+    number = 1.0 + np.arange(size)
+    basis = cosines(size)
+    seen = jnp.asarray(number[:, None] ** -P * basis / size)  # coefficients, with less of the fine
+    signs = np.where(number % 3 == 1, 1.0, -1.0)
+    truth = jnp.asarray((signs * number ** (-0.5 - BETA)) @ basis)
+
+    found = {}
+    for name, prior in make_priors(size).items():
+        found[name] = ngp.diagnostics.contraction(
+            model,
+            jax.random.key(0),
+            prior,
+            seen,
+            jnp.zeros(size),
+            ladder={"noise": noises},
+            truth={"x": truth},
+            num_replications=replications,
+        )
+        print(f"\n{name}\n{found[name]}")
+    theory = 2 * min(ALPHA, BETA) / (1 + 2 * ALPHA + 2 * P)
+    slow = theory * min(GAMMA, ALPHA) / ALPHA
+    print(
+        f"\nTheory, without end: noise^{theory:.2f} for the series, noise^{slow:.2f} for the flow"
+    )
+    print(found["coupling flow"].compare(found["Gaussian series"]))
+    draw(found, theory, options.out / "contraction.png")
+    return found
+
+
+def draw(found: dict[str, Any], theory: float, path: Path) -> None:
+    """Radius against noise for each prior, with the slope of theory."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
+    for (name, result), marker in zip(found.items(), "os", strict=True):
+        middle = np.sqrt(np.mean(result.radius**2, axis=1))
+        low, high = np.quantile(result.radius, [0.1, 0.9], axis=1)
+        label = f"{name}: noise$^{{{result.rates['radius'].exponent:.2f}}}$"
+        (line,) = ax.loglog(result.values, middle, marker=marker, label=label)
+        ax.fill_between(result.values, low, high, color=line.get_color(), alpha=0.2, lw=0)
+    first = found["Gaussian series"]
+    start = np.sqrt(np.mean(first.radius[0] ** 2)) * 0.8
+    slope = start * (first.values / first.values[0]) ** theory
+    ax.loglog(first.values, slope, "k--", lw=1, label=f"theory, Gaussian: noise$^{{{theory:.2f}}}$")
+    ax.invert_xaxis()
+    ax.set_xlabel("standard deviation of the noise")
+    ax.set_ylabel("rms distance of draws from the truth")
+    ax.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    print(f"Figure: {path}")
+
+
+if __name__ == "__main__":
+    main()
