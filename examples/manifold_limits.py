@@ -40,7 +40,7 @@ def width(points: Any) -> float:
 
 # %%
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="A flow, a VAE and a circle.")
     parser.add_argument("--out", type=Path, default=Path())
     parser.add_argument("--smoke", action="store_true", help="little data, few epochs")
     options = parser.parse_args(argv)
@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     epochs = 2 if options.smoke else 100
     noises = (0.1, 0.02) if options.smoke else (0.3, 0.1, 0.03, 0.01)
 
-    conditions, flow, found = [], None, None
+    conditions: list[float] = []
+    flow: Any = None
+    found: Any = None
     for noise in noises:
         data = circle(0, number, noise)
         flow = fit_flow(key, data, max_epochs=epochs, show_progress=False).prior

@@ -38,8 +38,8 @@ law                                what is used
 `GaussianFieldPrior`               mean by FFT; spectrum ``√(m/2) dλ/λ``, for spectra that are even
                                    in each frequency (m: how often it stands in the full grid)
 `VAEPrior.event_given`             a normal
-`MarginalNormal`                   mean ``K^(-1/2) A dm``; the two scales ``½ tr(K⁻¹dK K⁻¹dK)``, by the
-                                   spectrum of its operator
+`MarginalNormal`                   mean ``K^(-1/2) A dm``; the two scales ``½ tr(K⁻¹dK K⁻¹dK)``, by
+                                   the spectrum of its operator
 ``TransformedDistribution``        the base law (``LogNormal``, ``InverseGamma``, ...); transforms
                                    that depend on latent variables are refused
 ``expand``, ``to_event``           each element of the batch is an observation
