@@ -1,0 +1,199 @@
+"""A convolutional decoder inside loops on CPU: our prior and the same model written by hand.
+
+Time of one gradient of the log density, plain and jitted outside of a loop, inside ``fori_loop``
+and ``while_loop``, one chain and four, then whole NUTS runs of one seed. Prints ratios:
+
+    python benchmarks/convolution.py
+    python benchmarks/convolution.py --weights decoder.npz
+
+The decoder maps 10 latents to an image of 32×32 by three dense layers and three transposed
+convolutions in PyTorch's layout (Burgess et al. 2018). Its weights are random without a file,
+which holds ``decoder.lin1.weight`` to ``decoder.convT3.bias``. The pretrained ``mnist_conv_vae``
+has no convolutions by design: its ratios are those of a network that is left alone.
+"""
+
+# %%
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import lax
+from measure import run_seconds
+from numpyro.infer import MCMC, NUTS
+from numpyro.infer.util import log_density
+
+import numpyro_genprior as ngp
+
+SHAPES = {
+    "lin1": ((256, 10), 256),
+    "lin2": ((256, 256), 256),
+    "lin3": ((512, 256), 512),
+    "convT1": ((32, 32, 4, 4), 32),
+    "convT2": ((32, 32, 4, 4), 32),
+    "convT3": ((32, 1, 4, 4), 1),
+}
+NOISE = 0.2
+
+
+# %%
+def random_weights(key: jax.Array) -> dict[str, jax.Array]:
+    weights = {}
+    for (name, (shape, size)), k in zip(SHAPES.items(), jax.random.split(key, 6), strict=True):
+        fan_in = shape[1] if name.startswith("lin") else 4 * shape[0]  # 4 of 16 taps meet
+        weights[f"decoder.{name}.weight"] = jax.random.normal(k, shape) * (2.0 / fan_in) ** 0.5
+        weights[f"decoder.{name}.bias"] = jnp.zeros(size)
+    return weights
+
+
+def stored_weights(path: str) -> dict[str, jax.Array]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: jnp.asarray(file[name]) for name in file if name.startswith("decoder.")}
+
+
+def transposed(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+    """PyTorch's ``ConvTranspose2d(kernel_size=4, stride=2, padding=1)`` of one image."""
+    kernel = jnp.flip(weight, (2, 3)).transpose(1, 0, 2, 3)
+    padding = ((2, 2), (2, 2))
+    y = lax.conv_general_dilated(x[None], kernel, (1, 1), padding, lhs_dilation=(2, 2))[0]
+    return y + bias[:, None, None]
+
+
+def decoder(weights: dict[str, jax.Array], z: jax.Array) -> jax.Array:
+    def of(name: str) -> tuple[jax.Array, jax.Array]:
+        return weights[f"decoder.{name}.weight"], weights[f"decoder.{name}.bias"]
+
+    x = z
+    for name in ("lin1", "lin2", "lin3"):
+        weight, bias = of(name)
+        x = jax.nn.relu(weight @ x + bias)
+    x = x.reshape(32, 4, 4)
+    for name in ("convT1", "convT2"):
+        x = jax.nn.relu(transposed(x, *of(name)))
+    return jax.nn.sigmoid(transposed(x, *of("convT3")))
+
+
+# %%
+def by_hand(net: Any, start: jax.Array, y: jax.Array) -> None:
+    z = numpyro.sample("x_latent", dist.Normal(jnp.zeros_like(start), 1).to_event(1))
+    x = numpyro.deterministic("x", net(z))
+    numpyro.sample("y", dist.Normal(x, NOISE).to_event(y.ndim), obs=y)
+
+
+@partial(ngp.latent, noise="none")
+def with_prior(prior: Any, start: jax.Array, y: jax.Array) -> None:
+    x = numpyro.sample("x", prior)
+    numpyro.sample("y", dist.Normal(x, NOISE).to_event(y.ndim), obs=y)
+
+
+def gradient(model: Any, chains: int) -> Any:
+    def density(z: jax.Array, net: Any, y: jax.Array) -> Any:
+        return log_density(model, (net, z, y), {}, {"x_latent": z})[0]
+
+    one = jax.grad(density)
+    return jax.vmap(one, (0, None, None)) if chains > 1 else one
+
+
+def in_fori(gradient: Any, steps: int) -> Any:
+    def loop(z: jax.Array, net: Any, y: jax.Array) -> jax.Array:
+        return lax.fori_loop(0, steps, lambda _, z: z + 1e-6 * gradient(z, net, y), z)
+
+    return loop
+
+
+def in_while(gradient: Any, steps: int) -> Any:
+    """A loop whose length only its state knows, as the trees of NUTS are."""
+
+    def loop(z: jax.Array, net: Any, y: jax.Array) -> jax.Array:
+        def step(state: tuple[Any, Any]) -> tuple[Any, Any]:
+            z, left = state
+            z = z + 1e-6 * gradient(z, net, y)
+            return z, left - jnp.where(jnp.isfinite(z).all(), 1, 2)
+
+        return lax.while_loop(lambda state: state[1] > 0, step, (z, jnp.asarray(steps)))[0]
+
+    return loop
+
+
+def show_gradients(net: Any, prior: Any, size: int, y: jax.Array, *, smoke: bool) -> None:
+    steps = 2 if smoke else 50
+    for chains in (1, 4):
+        z = jax.random.normal(jax.random.key(1), (chains, size) if chains > 1 else (size,))
+
+        def seconds(make: Any, model: Any, weights: Any, chains: int = chains, z: Any = z) -> float:
+            function = make(gradient(model, chains))
+            return run_seconds(jax.jit(function), z, weights, y, batches=2 if smoke else 9)
+
+        outside = seconds(lambda f: f, by_hand, net)
+        print(f"  {chains} chain(s), plain jitted gradient outside a loop: {outside * 1e6:.0f} µs")
+        for name, loop in (("fori_loop", in_fori), ("while_loop", in_while)):
+            make = partial(loop, steps=steps)
+            hand = seconds(make, by_hand, net) / steps
+            ours = seconds(make, with_prior, prior) / steps
+            print(
+                f"    in {name:<10}  ours / outside {ours / outside:5.2f}"
+                f"  by hand / outside {hand / outside:5.2f}  by hand / ours {hand / ours:5.2f}"
+            )
+
+
+def show_nuts(net: Any, prior: Any, size: int, y: jax.Array, *, smoke: bool) -> None:
+    draws = 5 if smoke else 300
+    times, steps = {}, {}
+    for name, model, weights in (("hand", by_hand, net), ("ours", with_prior, prior)):
+        kernel = NUTS(model)
+        mcmc = MCMC(
+            kernel,
+            num_warmup=draws,
+            num_samples=draws,
+            num_chains=1,
+            progress_bar=False,
+            jit_model_args=True,
+        )
+        for attempt in ("first", "again"):
+            start = time.perf_counter()
+            mcmc.run(jax.random.key(2), weights, jnp.zeros(size), y, extra_fields=("num_steps",))
+            jax.block_until_ready(mcmc.get_samples()["x_latent"])
+            times[name, attempt] = time.perf_counter() - start
+        steps[name] = int(mcmc.get_extra_fields()["num_steps"].sum())
+    hand, ours = times["hand", "again"], times["ours", "again"]
+    compiled = times["hand", "first"] / times["ours", "first"]
+    print(
+        f"  NUTS, {draws} + {draws}: by hand / ours {hand / ours:5.2f}, with compilation "
+        f"{compiled:5.2f}  | ours {ours:.2f} s, {steps['ours']} steps after warm-up, "
+        f"by hand {hand:.2f} s, {steps['hand']} steps"
+    )
+
+
+# %%
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--weights", help="an .npz file with the weights of the decoder")
+    parser.add_argument("--smoke", action="store_true", help="few steps, one try")
+    options = parser.parse_args(argv)
+    key = jax.random.key(0)
+    weights = stored_weights(options.weights) if options.weights else random_weights(key)
+    net: Any = jax.tree_util.Partial(decoder, weights)
+    shipped: Any = ngp.pretrained.load("mnist_conv_vae")
+    cases = {
+        "three transposed convolutions": (net, ngp.VAEPrior(net, 10, scale=NOISE)),
+        "mnist_conv_vae": (shipped.net, shipped),
+    }
+    for name, (network, prior) in cases.items():
+        size = prior.latent.event_shape[0]
+        truth = jax.random.normal(jax.random.key(3), (size,))
+        y = network(truth)
+        y = y + NOISE * jax.random.normal(jax.random.key(4), y.shape)
+        print(f"{name}: {size} latents to {y.shape}")
+        show_gradients(network, prior, size, y, smoke=options.smoke)
+        show_nuts(network, prior, size, y, smoke=options.smoke)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""Gradients and seconds to 400 effective draws: `FisherNUTS` and NUTS on models by hand.
+
+Four vectorized chains, until each latent has 400 effective draws at r_hat below 1.01 (ArviZ: the
+lesser of bulk and tail, rank-normalised r_hat). Optimisation and warm-up count. The peers have the
+model that people write by hand (a normal latent, a deterministic event):
+
+D
+    NumPyro's default: ``NUTS(model)`` after 1000 warm-up steps.
+E
+    The best of what an expert tries: a dense mass matrix, or ``AutoLaplaceApproximation`` and
+    ``NeuTraReparam``, each with two lengths of warm-up. Best in gradients is compared with
+    gradients, best in seconds with seconds.
+
+Gradients are those of all chains, and of the optimisation before: a step of `find_map` counts as
+what its flops are worth in gradients, by XLA's count.
+
+    python benchmarks/inference.py                 # all cases
+    python benchmarks/inference.py mlp conv        # some
+    python benchmarks/inference.py conv --weights decoder.npz    # see convolution.py
+"""
+
+# %%
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from inference_cases import CASES, Case
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoLaplaceApproximation
+from numpyro.infer.reparam import NeuTraReparam
+from numpyro.infer.util import log_density
+
+import numpyro_genprior as ngp
+from numpyro_genprior.infer.descent import advance, begin, default_method
+
+CHAINS, CHUNK, WANTED, R_HAT = 4, 50, 400, 1.01
+SVI_STEPS = 2000
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a method took; infinite where it did not arrive.
+
+    Attributes
+    ----------
+    gradients, before
+        All, and those before the first draw that is kept.
+    seconds, compiling
+        Without compilation and with it.
+    """
+
+    name: str
+    gradients: float
+    before: float
+    seconds: float
+    compiling: float
+    ess: float
+    r_hat: float
+    draws: int
+    length: float
+
+
+# %%
+def reach(
+    name: str, case: Case, weights: Any, warmup: int, make: Callable[[], Any], *, most: int = 3000
+) -> Found:
+    """Run twice, the second time compiled.
+
+    `make` does what comes before (an optimisation); it gives a kernel, what that cost in gradients,
+    and a function from draws to latents.
+    """
+    mcmc: Any = None
+    seconds, gradients, before, draws, ess, r_hat = [], 0.0, 0.0, 0, 0.0, float("nan")
+    for _ in range(2):
+        start = time.perf_counter()
+        kernel, before, latents = make()
+        if mcmc is None:
+            mcmc = MCMC(
+                kernel,
+                num_warmup=warmup,
+                num_samples=CHUNK,
+                num_chains=CHAINS,
+                chain_method="vectorized",
+                progress_bar=False,
+                jit_model_args=True,
+            )
+        fields: dict[str, Any] = {"extra_fields": ("num_steps",)}
+        mcmc.post_warmup_state = None
+        mcmc.warmup(jax.random.key(0), weights, case.y, collect_warmup=True, **fields)
+        before += int(mcmc.get_extra_fields()["num_steps"].sum())
+        gradients, kept, ess, r_hat = before, [], 0.0, float("nan")
+        while len(kept) * CHUNK < most and not (ess >= WANTED and r_hat < R_HAT):
+            mcmc.run(jax.random.key(0), weights, case.y, **fields)
+            mcmc.post_warmup_state = mcmc.last_state
+            gradients += int(mcmc.get_extra_fields()["num_steps"].sum())
+            kept.append(latents(mcmc.get_samples(group_by_chain=True)))
+            ess, r_hat = quality(np.concatenate(kept, axis=1))
+        draws = len(kept) * CHUNK
+        seconds.append(time.perf_counter() - start)
+    length = (gradients - before) / (draws * CHAINS)
+    found = Found(name, gradients, before, seconds[1], seconds[0], ess, r_hat, draws, length)
+    if ess >= WANTED and r_hat < R_HAT:
+        return found
+    never = float("inf")
+    return replace(found, gradients=never, seconds=never, compiling=never)
+
+
+def quality(latents: np.ndarray) -> tuple[float, float]:
+    """The least ESS and the largest r_hat of draws of shape (chains, draws, size)."""
+    draws: Any = {"z": latents}
+    data: Any = az.convert_to_dataset(draws)
+    with np.errstate(all="ignore"):
+        ess = [az.ess(data, method=method)["z"].values.min() for method in ("bulk", "tail")]
+        r_hat = np.asarray(az.rhat(data)["z"])  # pyright: ignore[reportIndexIssue]
+    return float(min(ess)), float(np.nan_to_num(r_hat, nan=np.inf).max())
+
+
+# %% What a step of the search is worth
+def flops(function: Callable[..., Any], *arguments: Any) -> float:
+    analysis: Any = jax.jit(function).lower(*arguments).compile().cost_analysis()
+    return (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
+
+
+def worth_of_search_step(case: Case, size: int) -> float:
+    by_hand, net = case.by_hand
+    ours, prior = case.ours
+
+    def density(z: jax.Array, net: Any) -> Any:
+        return log_density(by_hand, (net, case.y), {}, {"x_latent": z})[0]
+
+    def step(xi: jax.Array, prior: Any) -> Any:
+        posterior = ngp.infer.Posterior(ours, (prior, case.y))
+        method = default_method(posterior)[0]
+        return advance(posterior, begin(posterior, xi, method), 1e-2, method)
+
+    gradient = flops(jax.value_and_grad(density), jnp.zeros(size), net)
+    return flops(step, jnp.zeros((1, size)), prior) / gradient
+
+
+# %% The methods
+def of_site(samples: Any) -> np.ndarray:
+    return np.asarray(samples["x_latent"])
+
+
+def default(case: Case) -> Found:
+    model, net = case.by_hand
+    return reach("D: NUTS", case, net, 1000, lambda: (NUTS(model), 0, of_site), most=2000)
+
+
+def expert(case: Case) -> list[Found]:
+    model, net = case.by_hand
+    guide = AutoLaplaceApproximation(model)
+    svi = SVI(guide.model, guide, numpyro.optim.Adam(0.01), Trace_ELBO())
+    svi.init(jax.random.key(1), net, case.y)
+
+    @jax.jit
+    def fit(net: Any, y: Any) -> Any:
+        return svi.run(jax.random.key(1), SVI_STEPS, net, y, progress_bar=False).params
+
+    def dense() -> Any:
+        return NUTS(model, dense_mass=True), 0, of_site
+
+    def neutra() -> Any:
+        reparam = NeuTraReparam(guide, fit(net, case.y))
+
+        def latents(samples: Any) -> np.ndarray:
+            white = samples["auto_shared_latent"]
+            flat = white.reshape(-1, white.shape[-1])
+            return of_site(jax.vmap(reparam.transform_sample)(flat)).reshape(white.shape)
+
+        return NUTS(reparam.reparam(model)), SVI_STEPS, latents
+
+    return [
+        reach(f"E: {name}, {warmup} warm-up", case, net, warmup, make)
+        for name, make, lengths in (("dense", dense, (300, 1000)), ("NeuTra", neutra, (100, 300)))
+        for warmup in lengths
+    ]
+
+
+def fisher(case: Case, size: int, warmup: int) -> Found:
+    model, prior = case.ours
+    kernel = ngp.infer.FisherNUTS(model)
+    found = reach(
+        f"FisherNUTS, {warmup} warm-up", case, prior, warmup, lambda: (kernel, 0, of_site)
+    )
+    estimate: Any = kernel.estimate
+    steps = float(np.sum(estimate.starts.num_steps))
+    worth = steps * worth_of_search_step(case, size)
+    return replace(found, gradients=found.gradients + worth, before=found.before + worth)
+
+
+# %%
+def show(found: Found) -> None:
+    print(
+        f"  {found.name:<26} gradients {found.gradients:8.0f} (before: {found.before:7.0f})  "
+        f"seconds {found.seconds:6.1f}, with compilation {found.compiling:6.1f}  | "
+        f"{found.draws} draws of {found.length:.1f} steps, ESS {found.ess:.0f}, "
+        f"r_hat {found.r_hat:.3f}",
+        flush=True,
+    )
+
+
+def show_ratio(name: str, ours: Found, peers: list[Found]) -> None:
+    parts = []
+    for field, words in (
+        ("gradients", "gradients"),
+        ("seconds", "seconds"),
+        ("compiling", "seconds with compilation"),
+    ):
+        best = min(getattr(peer, field) for peer in peers)
+        parts.append(f"{words} {best / getattr(ours, field):.2f}")
+    print(f"  {name} / ours: {', '.join(parts)}", flush=True)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all, when none is given")
+    parser.add_argument("--weights", help="an .npz file with the weights of the decoder")
+    parser.add_argument("--warmup", type=int, default=100, help="of FisherNUTS")
+    options = parser.parse_args(argv)
+    for name in options.cases or CASES:
+        case = CASES[name](options.weights)
+        size = ngp.infer.Posterior(case.ours[0], (case.ours[1], case.y)).size
+        print(f"{name}: {case.title} ({size} latents)", flush=True)
+        ours = fisher(case, size, options.warmup)
+        show(ours)
+        experts = expert(case)
+        for peer in experts:
+            show(peer)
+        show_ratio("E", ours, experts)
+        plain = default(case)
+        show(plain)
+        show_ratio("D", ours, [plain])
+
+
+if __name__ == "__main__":
+    main()
