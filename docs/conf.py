@@ -77,6 +77,7 @@ DESCRIBED_AT = {
     "_T": "typing.TypeVar",
     "Transform": "numpyro.distributions.transforms.Transform",
     "constraints.Constraint": "numpyro.distributions.constraints.Constraint",
+    "eqx.AbstractVar": "typing.Any",
     "dist.Distribution": "numpyro.distributions.distribution.Distribution",
     "jax.jaxlib._jax.Array": "jax.Array",
     "jaxlib._jax.Array": "jax.Array",
