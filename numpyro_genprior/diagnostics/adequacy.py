@@ -220,7 +220,8 @@ def adequacy(
     **Fails when** the search misses the mode: an event in range then looks out of range (raise
     `num_starts`). Data that are few, or sums over the whole event, cannot show what the prior does
     not have: an adequate fit then says little, and with no smooth axis in the data (random
-    projections) strong noise and an event out of range look alike. The matrix M is formed: data
+    projections) strong noise and an event out of range look alike. Noise with tails of infinite
+    variance (Student's t of two degrees or less) fits anything. The matrix M is formed: data
     times latents.
 
     References

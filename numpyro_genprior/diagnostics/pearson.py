@@ -14,6 +14,7 @@ from numpyro_genprior.operators import MarginalNormal
 from numpyro_genprior.priors.vectorise import vectorise
 from numpyro_genprior.sites.wrappers import WRAPPERS, unwrap
 
+HEAVY = (dist.Cauchy, dist.HalfCauchy)
 FULL = (dist.MultivariateNormal, dist.LowRankMultivariateNormal)
 
 
@@ -45,6 +46,8 @@ def pearson(law: Any, difference: jax.Array, name: str) -> jax.Array:
             chol = jnp.asarray(core.scale_tril)
             solve = lambda chol, r: solve_triangular(chol, r, lower=True)  # noqa: E731
             scaled = vectorise(solve, [(chol, 2), (difference, 1)], [1])
+        elif isinstance(core, HEAVY):
+            raise ValueError(_unknown(name, core, "has no variance"))
         elif core.event_shape:
             raise ValueError(_unknown(name, core, "has correlated entries"))
         else:
