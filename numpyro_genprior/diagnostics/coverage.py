@@ -104,9 +104,11 @@ class Coverage:
                 f"{f'{100 * c:.1f} ± {100 * e:.1f}':>14}"
                 for c, e in zip(covered, self.error[name], strict=True)
             )
-            mark = {NARROW: "   misses too often", WIDE: "   too wide"}.get(
-                self.failing.get(name, ""), ""
-            )
+            mark = ""
+            if name in self.failing:
+                worst = 100 * self.levels[int(np.argmin(self.p_values[name]))]
+                what = "misses too often" if self.failing[name] == NARROW else "too wide"
+                mark = f"   {what}, at {worst:.3g} % most clearly"
             lines.append(f"  {name:<{width}}{cells}{mark}")
         lines.append(
             f"  {self.num_events} events, one data set each; intervals from {self.num_draws} draws"
