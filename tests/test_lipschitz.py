@@ -112,3 +112,25 @@ def test_mistakes(key, matrix):
         lipschitz(lambda z: z, key)
     with pytest.raises(ValueError, match="num_draws"):
         effective_dimension(matrix, key, num_draws=0)
+
+
+def test_a_jump_has_no_bound():
+    """Steps have none; continuous pieces that nobody can vouch for are refused, too."""
+    jumps = [
+        lambda z: jnp.where(z > 0, z + 5, z),
+        lambda z: z + (z > 0).astype(z.dtype),
+        lambda z: jnp.sign(z),
+    ]
+    assert all(np.isinf(layer_bound(jump, 2)[0]) for jump in jumps)
+
+
+def test_activations_are_known_by_what_they_do():
+    """Steep arguments count, and the name of another function says nothing."""
+    assert layer_bound(lambda z: jax.nn.elu(z, 3.0), 2)[0] == 3.0
+    assert layer_bound(lambda z: jax.nn.leaky_relu(z, -2.0), 2)[0] == 2.0
+
+    @jax.jit
+    def softplus(z):
+        return 10 * z
+
+    assert layer_bound(softplus, 2)[0] == 10.0

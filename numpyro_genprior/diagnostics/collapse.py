@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from numpyro_genprior.diagnostics.information import directions_dense
-from numpyro_genprior.diagnostics.probe import bare_prior, decoder, generator
+from numpyro_genprior.diagnostics.probe import bare_prior, decoder, generator, prior_draws
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.estimate import number
 from numpyro_genprior.infer.posterior import Posterior
@@ -184,7 +184,7 @@ def decoder_collapse(
     draw_key, event_key = jax.random.split(checks.random_key(key))
     noise = core.density == "conditional"
     posterior = decoder(core) if noise else generator(core)
-    points = _draws(posterior, draw_key, num_draws)
+    points = prior_draws(posterior, draw_key, num_draws)
     singular, directions = directions_dense(posterior, points)
     squares = jnp.sum((singular[:, None] * directions) ** 2, axis=0)
     moved = _moved(generator(core), points)
@@ -196,11 +196,6 @@ def decoder_collapse(
         if kl is not None:
             active = active & ~((kl < FORGOTTEN) & (squares < WEAK**2))
     return DecoderCollapse(jnp.sqrt(squares), singular, directions, active, kl, noise, float(moved))
-
-
-@eqx.filter_jit
-def _draws(posterior: Posterior, key: jax.Array, number: int) -> jax.Array:
-    return jax.vmap(posterior.draw)(jax.random.split(key, number))
 
 
 @eqx.filter_jit

@@ -21,20 +21,14 @@ def event_names(posterior: Posterior) -> tuple[str, ...]:
     ValueError
         When there is none.
     """
-    found: list[str] = []
+    outer: tuple[str, ...] = ()
 
     def run(xi: jax.Array) -> jax.Array:
-        trace = posterior._trace(xi)
-        for name, site in trace.items():
-            made = site["type"] == "deterministic" and f"{name}_latent" in trace
-            law = site["type"] == "sample" and isinstance(unwrap(site["fn"]), Prior)
-            if (made or law) and not site.get("is_observed", False):
-                found.append(name)
+        nonlocal outer
+        outer = events_of(posterior._trace(xi))
         return xi
 
     jax.eval_shape(run, jnp.zeros(posterior.size))
-    outer = [name for name in found if name.removesuffix("_latent") == name or
-             name.removesuffix("_latent") not in found]  # fmt: skip
     if not outer:
         raise ValueError(
             message(
@@ -43,7 +37,27 @@ def event_names(posterior: Posterior) -> tuple[str, ...]:
                 remedy="leave record=True, or give a functional of the sites that there are",
             )
         )
-    return tuple(outer)
+    return outer
+
+
+def events_of(trace: Any, data: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Events of priors in a trace, those that are observed or named in `data` and the latents of
+    others left out.
+    """
+
+    def is_event(name: str, site: Any) -> bool:
+        if site["type"] == "deterministic":
+            return f"{name}_latent" in trace
+        if site["type"] != "sample" or site["is_observed"] or name in data:
+            return False
+        return isinstance(unwrap(site["fn"]), Prior)
+
+    found = [name for name, site in trace.items() if is_event(name, site)]
+    return tuple(
+        name
+        for name in found
+        if not name.endswith("_latent") or name.removesuffix("_latent") not in found
+    )
 
 
 def events_at(posterior: Posterior, names: tuple[str, ...], xi: jax.Array) -> dict[str, Any]:

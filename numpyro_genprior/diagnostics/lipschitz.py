@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from numpyro_genprior.diagnostics.probe import bare_prior, generator
+from numpyro_genprior.diagnostics.probe import bare_prior, generator, prior_draws
 from numpyro_genprior.diagnostics.walk import layer_bound, rectified
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.posterior import Posterior
@@ -153,7 +153,7 @@ def lipschitz(
             )
         )
     posterior = generator(core)
-    points = _draws(posterior, checks.random_key(key), num_draws)
+    points = prior_draws(posterior, checks.random_key(key), num_draws)
     operator = _same if operator is None else operator
     values = _steepest(posterior, points, operator)
 
@@ -182,11 +182,6 @@ def _path(posterior: Posterior, points: jax.Array, path: ArrayLike | None) -> ja
             )
         )
     return given
-
-
-@eqx.filter_jit
-def _draws(posterior: Posterior, key: jax.Array, number: int) -> jax.Array:
-    return jax.vmap(posterior.draw)(jax.random.split(key, number))
 
 
 @eqx.filter_jit

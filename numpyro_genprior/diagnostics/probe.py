@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -57,6 +58,12 @@ def generator(prior: Prior) -> Posterior:
 def decoder(prior: Prior) -> Posterior:
     """A prior with decoder noise whose event is given: Jacobians in units of that noise."""
     return Posterior(_given, (prior, jnp.zeros(prior.event_shape)))
+
+
+@eqx.filter_jit
+def prior_draws(posterior: Posterior, key: jax.Array, number: int) -> jax.Array:
+    """Coordinates of draws from the prior, of shape ``(number, size)``."""
+    return jax.vmap(posterior.draw)(jax.random.split(key, number))
 
 
 @latent(noise="none", explicit=True)

@@ -14,7 +14,8 @@ import numpy as np
 
 from numpyro_genprior.diagnostics.events import event_names, events_at
 from numpyro_genprior.diagnostics.information import (
-    DENSE,
+    RANK,
+    all_fit,
     directions_dense,
     directions_low_rank,
     fisher_product,
@@ -230,8 +231,8 @@ def sensitivity(
     args, kwargs
         The model's arguments. Of observed values only the shapes matter.
     rank
-        Find this many directions, matrix-free. None: all of them up to 2048 coordinates, 128
-        beyond.
+        Find this many directions, matrix-free. None: all of them up to 2048 coordinates and 2·10⁷
+        entries of M, 128 beyond.
 
     Returns
     -------
@@ -274,8 +275,8 @@ def sensitivity(
     """
     posterior = Posterior(model, args, kwargs)
     points = _points(posterior, values.values if isinstance(values, MAPEstimate) else values)
-    if rank is None and posterior.size > DENSE:
-        rank = 128
+    if rank is None and not all_fit(posterior):
+        rank = RANK
     if rank is None or rank >= posterior.size:
         singular, directions = directions_dense(posterior, points)
         return Sensitivity(posterior, points, singular, directions, 0.0)

@@ -13,8 +13,8 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.primitives import Messenger
 
+from numpyro_genprior.diagnostics.events import events_of
 from numpyro_genprior.errors import message
-from numpyro_genprior.priors import Prior
 from numpyro_genprior.sites.wrappers import unwrap
 
 LOG_LIKELIHOOD = "log_likelihood"
@@ -149,21 +149,7 @@ def read_sites(
         for name, site in found.items()
         if site["type"] in ("sample", "deterministic") and name not in factors
     }
-    return Sites(data, latents, _events(found, data), shapes)
-
-
-def _events(trace: Any, data: tuple[str, ...]) -> tuple[str, ...]:
-    def is_event(name: str, site: Any) -> bool:
-        if site["type"] == "deterministic":
-            return f"{name}_latent" in trace
-        if site["type"] != "sample" or site["is_observed"] or name in data:
-            return False
-        return isinstance(unwrap(site["fn"]), Prior)
-
-    found = [name for name, site in trace.items() if is_event(name, site)]
-    inner = {name for name in found if name.removesuffix("_latent") in found}
-    return tuple(name for name in found if name.removesuffix("_latent") == name or
-                 name not in inner)  # fmt: skip
+    return Sites(data, latents, events_of(found, data), shapes)
 
 
 def simulate(

@@ -20,11 +20,11 @@ from jax.extend.core import Literal
 
 # Slopes of elementwise functions: at most this, anywhere.
 _SLOPES = {"tanh": 1.0, "logistic": 0.25, "sin": 1.0, "cos": 1.0, "erf": 2 / math.sqrt(math.pi),
-           "abs": 1.0, "neg": 1.0, "atan": 1.0, "asinh": 1.0, "exp": None}  # fmt: skip
-# Functions that JAX writes as several operations, by the name of the call.
-_NAMED = {"relu": 1.0, "relu6": 1.0, "elu": 1.0, "softplus": 1.0, "leaky_relu": 1.0, "silu": 1.1,
-          "swish": 1.1, "gelu": 1.13, "selu": 1.7581, "celu": 1.0, "softmax": 1.0, "sigmoid": 0.25,
-          "log_sigmoid": 1.0, "hard_tanh": 1.0, "logaddexp": 1.0}  # fmt: skip
+           "abs": 1.0, "neg": 1.0, "atan": 1.0, "asinh": 1.0}  # fmt: skip
+# Activations of jax.nn that are several operations: at most this for their default arguments.
+_NAMED = {"elu": 1.0, "celu": 1.0, "softplus": 1.0, "leaky_relu": 1.0, "silu": 1.1, "selu": 1.7581,
+          "hard_tanh": 1.0}  # fmt: skip
+# What changes no value (stop_gradient stops derivatives only), or moves values about.
 _MOVES = ("reshape transpose squeeze expand_dims rev copy copy_p convert_element_type slice "
           "stop_gradient real broadcast_in_dim pad").split()  # fmt: skip
 _CALLS = "pjit jit closed_call core_call custom_jvp_call custom_vjp_call remat2 checkpoint".split()
@@ -79,12 +79,14 @@ def _bound(jaxpr: Any, consts: Any, slopes: list[float], known: list[Any]) -> li
 
 def _rule(equation: Any, slopes: list[float], value: Callable[[Any], Any]) -> list[float]:
     name, params = equation.primitive.name, equation.params
-    called = params.get("name")
     if not any(jnp.issubdtype(out.aval.dtype, jnp.inexact) for out in equation.outvars):
-        return [0.0] * len(equation.outvars)  # comparisons, counters: constant but for jumps
-    if name in _CALLS and called in _NAMED:
-        return [_NAMED[called] * slopes[0]] * len(equation.outvars)
+        return [math.inf if any(slopes) else 0.0] * len(equation.outvars)  # it jumps
+    if math.inf in slopes:
+        raise Unknown(f"{name} of a condition on the latent")
     if name in _CALLS:
+        activation = _activation(equation, slopes, value)
+        if activation is not None:
+            return [activation * slopes[0]]
         inner = params.get("jaxpr", params.get("call_jaxpr"))
         known = [
             None if slope else value(atom)
@@ -92,7 +94,7 @@ def _rule(equation: Any, slopes: list[float], value: Callable[[Any], Any]) -> li
         ]
         jaxpr, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
         return _bound(jaxpr, consts, slopes, known)
-    if name in _SLOPES and _SLOPES[name] is not None:
+    if name in _SLOPES:
         return [_SLOPES[name] * slopes[0]]
     if name in _MOVES:
         repeats = 1.0
@@ -116,7 +118,24 @@ def _rule(equation: Any, slopes: list[float], value: Callable[[Any], Any]) -> li
         return [_scaled(equation, slopes, value)]
     if name in ("dot_general", "conv_general_dilated", "channels_last_convolution"):
         return [_linear(equation, slopes, value)]
-    raise Unknown(called or name)
+    raise Unknown(name)
+
+
+def _activation(equation: Any, slopes: list[float], value: Callable[[Any], Any]) -> float | None:
+    """The slope of a call of an activation of jax.nn, known by its name and its operations."""
+    name, inner = equation.params.get("name"), equation.params.get("jaxpr")
+    if name not in _NAMED or any(slopes[1:]):
+        return None
+    arguments = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype, weak_type=weak)
+                 for atom in equation.invars
+                 for weak in [getattr(atom.aval, "weak_type", False)]]  # fmt: skip
+    reference = jax.make_jaxpr(getattr(jax.nn, name))(*arguments).eqns[-1].params.get("jaxpr")
+    if str(reference) != str(inner):
+        return None
+    others = [value(atom) for atom in equation.invars[1:]]  # alpha, or the negative slope
+    if any(other is None for other in others):
+        return None
+    return max([_NAMED[name], *(float(jnp.max(jnp.abs(other))) for other in others)])
 
 
 def _broadcast(equation: Any, index: int, slope: float) -> float:
