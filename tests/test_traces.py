@@ -192,6 +192,9 @@ def test_an_exact_prior_without_decorator_and_two_sizes_of_events():
         a = numpyro.sample("a", first)
         b = numpyro.sample("b", second, infer={"event_dims": ["station"]})
         c = numpyro.sample("c", first.expand([2]))
+        numpyro.deterministic(
+            "rate", jnp.full((2, 3), numpyro.sample("rate_latent", dist.Normal(0.0, 1.0)))
+        )
         numpyro.sample("y", dist.Normal(a[0] + b[0] + c[0, 0], 1.0).to_event(1), obs=y)
 
     twice = dist.transforms.AffineTransform(0.0, 2.0)
@@ -201,6 +204,8 @@ def test_an_exact_prior_without_decorator_and_two_sizes_of_events():
     assert trace["posterior"]["a"].dims == ("chain", "draw", "row", "col")
     assert trace["posterior"]["b"].dims == ("chain", "draw", "station")
     assert trace["posterior"]["c"].dims == ("chain", "draw", "c_dim_0", "row", "col")
+    # two names as of an event and its latent, and no prior
+    assert trace["posterior"]["rate"].dims == ("chain", "draw", "rate_dim_0", "rate_dim_1")
 
 
 def test_names_in_scans_and_under_to_event():
