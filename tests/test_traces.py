@@ -276,6 +276,10 @@ def test_unrecorded_events_stay_out(mcmc):
         ({"event_dims": {"z": ("a",)}}, "check the spelling"),
         ({"event_dims": {"x": ("a",)}}, "plates give their own names"),
         ({"event_dims": {"x": ("n", "m"), "y": ("n",)}}, "its own names"),
+        ({"event_dims": ("n", "n")}, "each plate, its own name"),
+        ({"event_dims": {"y": ("draw",)}}, "other than chain and draw"),
+        ({"prior": True}, "pass e.g. prior=500"),
+        ({"batch_size": 2.5}, "leave it out"),
         ({"coords": {"row": [1, 2]}}, "one coordinate for each"),
         ({"prior": 3}, "pass key="),
         ({"prior": 0, "key": jax.random.key(0)}, "pass e.g. prior=500"),
@@ -357,6 +361,7 @@ def test_decode_of_nested_and_wrapped_priors(z, events):
     [
         (lambda p: ngp.decode(p, np.zeros((5, 3))), ValueError, "x_latent"),
         (lambda p: ngp.decode(p, np.zeros((5, 2)), batch_size=0), ValueError, "leave it out"),
+        (lambda p: ngp.decode(p, np.zeros((5, 2)), batch_size=2.5), ValueError, "leave it out"),
         (lambda p: ngp.decode(p, np.zeros((5, 2)), out=np.zeros(3)), ValueError, "of that shape"),
         (lambda p: ngp.decode(dist.Normal(), np.zeros((5, 2))), TypeError, "prior first"),
         (lambda p: ngp.event_moments(p, np.zeros(2)), ValueError, "pass all draws"),

@@ -165,7 +165,8 @@ class FlowPrior(Prior):
         except NotImplementedError as error:
             raise NotImplementedError(
                 message(
-                    f"The flow {type(flow).__name__} has no inverse ({str(error) or 'one-directional'})",
+                    f"The flow {type(flow).__name__} has no inverse "
+                    f"({str(error) or 'one-directional'})",
                     remedy="use it under @ngp.latent(explicit=True), where only the forward "
                     "direction is needed",
                 )
