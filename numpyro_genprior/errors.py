@@ -23,3 +23,7 @@ def message(what: str, *, expected: str | None = None, got: object = None, remed
     if got is not None:
         parts.append(f"got {got}")
     return "; ".join(parts) + f". {remedy[0].upper()}{remedy[1:]}."
+
+
+class NetworkError(ValueError):
+    """A network that cannot serve as one, with a message that already says what to do."""

@@ -106,9 +106,7 @@ class WithADensityThatIsNone(Affine):
 
 class WithoutRemedy(Affine):
     density = "none"
-
-    def _no_density(self, method):
-        return "no"
+    no_density = "no"
 
 
 class WithIntermediatesOfAnother(Affine):
@@ -130,7 +128,7 @@ BROKEN = {
     WithoutGradientByEvent: ("gradients", "by the event"),
     WithBatchStatistics: ("shapes", "batch"),
     WithOneNumberAnEntry: ("shapes", "another shape than the batch"),
-    WithHiddenWeights: ("pytree", "loses attributes"),
+    WithHiddenWeights: ("fields", "loses attributes"),
     WithStaticThatDiffers: ("pytree", "two programs"),
     DrawnFromItsState: ("keys", "Two keys give one sample"),
     WithADensityThatIsNone: ("no_density", "gives a number all the same"),

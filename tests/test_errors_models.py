@@ -41,6 +41,21 @@ def an_observed_gan():
     run(ngp.latent(model), gan(), X)
 
 
+@ERRORS.mistake(ValueError, r"Reshape the data; what is measured of an event belongs")
+def an_event_observed_by_data_of_another_shape():
+    run(ngp.latent(model), vae(), jnp.zeros(2))
+
+
+@ERRORS.mistake(TypeError, r'write ngp\.sample\("x", prior\) for this site')
+def a_prior_for_a_model():
+    ngp.latent(gan())
+
+
+@ERRORS.mistake(TypeError, r"Make a prior of a network: ngp\.GANPrior")
+def a_network_for_a_prior():
+    ngp.sample("x", linear)
+
+
 @ERRORS.mistake(ValueError, r"Observe the data through a likelihood")
 def an_observed_gan_of_one_site():
     handlers.seed(lambda: ngp.sample("x", gan(), obs=X), KEY)()

@@ -7,6 +7,7 @@ import equinox as eqx
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 import pytest
 from cases import CASES
@@ -135,6 +136,49 @@ def an_unknown_activation():
     architectures.MLPDecoder(2, 3, activation="swoosh", key=KEY)
 
 
+@ERRORS.mistake(TypeError, r"Pass an instance of it")
+def a_class_for_a_network():
+    ngp.GANPrior(eqx.nn.MLP, 2)
+
+
+@ERRORS.mistake(TypeError, r"Pass ngp\.networks\.from_flax\(\*module\.unbind\(\)\)")
+def a_bound_flax_module():
+    import flax.linen as nn
+
+    module = nn.Dense(3)
+    ngp.GANPrior(module.bind(module.init(KEY, jnp.zeros(2))), 2)
+
+
+@ERRORS.mistake(TypeError, r"Pass ngp\.networks\.from_nnx\(module\)")
+def an_nnx_module():
+    from flax import nnx
+
+    ngp.GANPrior(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), 2)
+
+
+@ERRORS.mistake(ValueError, r"Write it with jax\.numpy, without branches on values")
+def a_network_in_numpy():
+    ngp.GANPrior(lambda z: np.tanh(np.asarray(W) @ np.asarray(z)), 2)
+
+
+@ERRORS.mistake(ValueError, r"eqx\.nn\.inference_mode\(net\)")
+def dropout_in_training_mode():
+    ngp.GANPrior(eqx.nn.Sequential([eqx.nn.Linear(2, 3, key=KEY), eqx.nn.Dropout()]), 2)
+
+
+@ERRORS.mistake(ValueError, r"Return one positive standard deviation, or one for each entry")
+def an_own_scale_of_the_wrong_shape():
+    ngp.VAEPrior(lambda z: (W @ z, z), 2, scale=None)
+
+
+@ERRORS.mistake(NotImplementedError, r"Write _decode\(self, z, condition\)")
+def a_prior_without_decode():
+    class Empty(ngp.Prior):
+        pass
+
+    Empty(2)
+
+
 # ---- latents and shapes --------------------------------------------------------------------------
 
 
@@ -178,6 +222,21 @@ def a_support_with_too_many_dimensions():
     gan(support=constraints.independent(constraints.real, 2))
 
 
+@ERRORS.mistake(TypeError, r"Pass a number or an array")
+def decoding_a_dictionary():
+    gan().decode({"x_latent": jnp.zeros(2)})
+
+
+@ERRORS.mistake(TypeError, r"Pass real x")
+def the_density_of_a_complex_event():
+    flow().log_prob(jnp.zeros(3, complex))
+
+
+@ERRORS.mistake(TypeError, r"Pass e\.g\. constraints\.unit_interval")
+def a_support_that_is_a_class():
+    gan(support=constraints.interval)
+
+
 @ERRORS.mistake(ValueError, r"Model counts or labels in the likelihood")
 def a_discrete_support():
     gan(support=constraints.nonnegative_integer)
@@ -196,10 +255,30 @@ def a_condition_for_an_unconditional_network():
     gan(condition=jnp.zeros(3))
 
 
-@ERRORS.mistake(ValueError, r"Give one condition \(batch dimensions in front\)")
+@ERRORS.mistake(ValueError, r"Give one condition \(batch dimensions in front; labels as integers\)")
 def a_condition_of_the_wrong_shape():
     net = architectures.MLPDecoder(2, 3, hidden=(4,), condition_size=3, key=KEY)
     ngp.GANPrior(net, 2, condition=jnp.zeros(4))
+
+
+@ERRORS.mistake(TypeError, r"Pass a number or an array")
+def a_word_for_a_condition():
+    ngp.GANPrior(conditional, 2, condition="seven")
+
+
+@ERRORS.mistake(ValueError, r"Pass finite numbers")
+def a_condition_of_nan():
+    ngp.GANPrior(conditional, 2, condition=jnp.full(3, jnp.nan))
+
+
+@ERRORS.mistake(ValueError, r"Give one value for each condition")
+def latents_that_do_not_fit_the_conditions():
+    ngp.GANPrior(conditional, 2, condition=jnp.zeros((4, 3))).decode(jnp.zeros((5, 2)))
+
+
+@ERRORS.mistake(ValueError, r"A switch, a key or a state is no condition")
+def a_missing_switch():
+    ngp.GANPrior(lambda z, train: W @ z, 2)
 
 
 @ERRORS.mistake(ValueError, r"Put batch dimensions in front")

@@ -30,6 +30,16 @@ def thickened_by_a_negative_scale():
     gan().thicken(-1.0)
 
 
+@ERRORS.mistake(ValueError, r"expected finite values above zero; got inf")
+def an_infinite_scale():
+    vae(scale=jnp.array([1.0, jnp.inf, 1.0]))
+
+
+@ERRORS.mistake(ValueError, r"for no noise at all use GANPrior")
+def a_complex_scale():
+    vae(scale=1.0 + 0j)
+
+
 @ERRORS.mistake(ValueError, r"Give one value, or one value for each entry of the event")
 def a_scale_of_the_wrong_shape():
     vae(scale=jnp.ones(2))
@@ -53,6 +63,16 @@ def an_encoder_of_events_of_another_size():
 @ERRORS.mistake(ValueError, r"Pass num_samples=64")
 def a_bound_from_no_samples():
     vae().log_prob_bound(KEY, X, num_samples=0)
+
+
+@ERRORS.mistake(ValueError, r"Pass num_samples=64")
+def a_bound_from_half_a_sample():
+    vae().log_prob_bound(KEY, X, num_samples=2.5)
+
+
+@ERRORS.mistake(NotImplementedError, r"Use prior\.decode\(z\), which is the event")
+def the_law_of_an_event_that_the_latent_fixes():
+    gan().event_given(Z)
 
 
 @ERRORS.mistake(NotImplementedError, r"@ngp\.latent.*ngp\.sample.*thicken")
@@ -91,6 +111,18 @@ def a_transform_without_a_latent():
 @ERRORS.mistake(ValueError, r"Leave out latent= to take the flow's own base")
 def a_latent_that_does_not_fit_the_flow():
     flow(latent=5)
+
+
+@ERRORS.mistake(ValueError, r"Pass latent= of the size on which the flow acts")
+def a_latent_that_the_flow_would_broadcast():
+    import distrax
+
+    ngp.FlowPrior(distrax.Block(distrax.ScalarAffine(jnp.zeros(3)), 1), latent=1)
+
+
+@ERRORS.mistake(ValueError, r"Leave out support=, or end the flow with a map onto the support")
+def the_support_of_another_interval():
+    ngp.FlowPrior(transforms.SigmoidTransform(), latent=2, support=constraints.interval(0.0, 2.0))
 
 
 @ERRORS.mistake(ValueError, r"Leave out support=, or end the flow with a map onto the support")
@@ -132,7 +164,7 @@ def a_factor_without_rank():
     ngp.GaussianPrior(X, factor=jnp.ones(3), diagonal=1.0)
 
 
-@ERRORS.mistake(ValueError, r"Pass a standard deviation|positive")
+@ERRORS.mistake(ValueError, r"Pass variances above zero")
 def a_variance_of_zero():
     ngp.GaussianPrior(X, factor=jnp.ones((3, 1)), diagonal=jnp.array([1.0, 0.0, 1.0]))
 
@@ -150,6 +182,26 @@ def one_event_for_samples():
 @ERRORS.mistake(ValueError, r"Remove those events")
 def nan_in_samples():
     ngp.GaussianPrior.from_samples(np.full((5, 4), np.nan), rank=1)
+
+
+@ERRORS.mistake(ValueError, r"Give events that differ")
+def samples_that_are_all_the_same():
+    ngp.GaussianPrior.from_samples(np.ones((5, 4)), rank=1)
+
+
+@ERRORS.mistake(ValueError, r"expected an integer from 0 to 3")
+def half_a_rank():
+    ngp.GaussianPrior.from_samples(np.eye(4), rank=0.5)
+
+
+@ERRORS.mistake(ValueError, r"Give one number, or one for each point of the grid")
+def a_mean_that_does_not_fit_the_grid():
+    ngp.GaussianFieldPrior((4, 8), lambda k: 1 / (1 + k**2), loc=jnp.zeros(8))
+
+
+@ERRORS.mistake(ValueError, r"expected positive integers")
+def a_grid_of_half_points():
+    ngp.GaussianFieldPrior((2.5,), lambda k: 1 / (1 + k**2))
 
 
 @ERRORS.mistake(ValueError, r"Bound it at frequency 0")

@@ -316,6 +316,7 @@ def functions():
         "partial of weights": functools.partial(lambda w, z: w @ z, weights),
         "partial of a switch": functools.partial(switched, plain, twice=False),
         "method": Linear(weights).apply,
+        "filter_jit": eqx.filter_jit(plain),
     }
 
 

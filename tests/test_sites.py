@@ -31,6 +31,7 @@ from site_models import (
 )
 
 import numpyro_genprior as ngp
+from numpyro_genprior.testing import check_prior
 
 # ---- the decoder noise ---------------------------------------------------------------------------
 
@@ -68,6 +69,32 @@ def test_noise(noise, obs, expected, scale):
         by_hand, event = normal(Z) + normal(X, loc, spread), X
     np.testing.assert_allclose(got, by_hand, rtol=1e-6)
     np.testing.assert_allclose(trace["x"]["value"], event, rtol=1e-6)
+
+
+class Blurred(ngp.Prior):
+    """A user's own prior with Gaussian noise on top of its generator."""
+
+    density = "conditional"
+
+    def __init__(self):
+        super().__init__(2)
+
+    def _decode(self, z, condition):
+        return generate(z)
+
+    def _event_law(self, z, condition):
+        return generate(z), jnp.full(3, SCALE)
+
+
+def test_the_noise_of_a_users_own_prior():
+    for obs, params in ((None, {"x_latent": Z, "x_noise": X}), (X, {"x_latent": Z})):
+        args = [(prior, obs) for prior in (Blurred(), vae())]
+        got, by_ours = (density(ngp.latent(one_site), params, *a) for a in args)
+        assert sites(got[1]) == sites(by_ours[1])
+        np.testing.assert_allclose(got[0], by_ours[0], rtol=1e-6)
+    x, by_ours = (prior.sample(jax.random.key(1), (4,)) for prior in (Blurred(), vae()))
+    np.testing.assert_allclose(x, by_ours, rtol=1e-6)
+    check_prior(Blurred(), checks=["conditional_density", "no_density", "predictive"])
 
 
 def test_the_noise_of_a_conditional_plate_of_events():

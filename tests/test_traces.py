@@ -192,6 +192,9 @@ def test_an_exact_prior_without_decorator_and_two_sizes_of_events():
         a = numpyro.sample("a", first)
         b = numpyro.sample("b", second, infer={"event_dims": ["station"]})
         c = numpyro.sample("c", first.expand([2]))
+        numpyro.deterministic(
+            "rate", jnp.full((2, 3), numpyro.sample("rate_latent", dist.Normal(0.0, 1.0)))
+        )
         numpyro.sample("y", dist.Normal(a[0] + b[0] + c[0, 0], 1.0).to_event(1), obs=y)
 
     twice = dist.transforms.AffineTransform(0.0, 2.0)
@@ -201,6 +204,8 @@ def test_an_exact_prior_without_decorator_and_two_sizes_of_events():
     assert trace["posterior"]["a"].dims == ("chain", "draw", "row", "col")
     assert trace["posterior"]["b"].dims == ("chain", "draw", "station")
     assert trace["posterior"]["c"].dims == ("chain", "draw", "c_dim_0", "row", "col")
+    # two names as of an event and its latent, and no prior
+    assert trace["posterior"]["rate"].dims == ("chain", "draw", "rate_dim_0", "rate_dim_1")
 
 
 def test_names_in_scans_and_under_to_event():
@@ -271,6 +276,10 @@ def test_unrecorded_events_stay_out(mcmc):
         ({"event_dims": {"z": ("a",)}}, "check the spelling"),
         ({"event_dims": {"x": ("a",)}}, "plates give their own names"),
         ({"event_dims": {"x": ("n", "m"), "y": ("n",)}}, "its own names"),
+        ({"event_dims": ("n", "n")}, "each plate, its own name"),
+        ({"event_dims": {"y": ("draw",)}}, "other than chain and draw"),
+        ({"prior": True}, "pass e.g. prior=500"),
+        ({"batch_size": 2.5}, "leave it out"),
         ({"coords": {"row": [1, 2]}}, "one coordinate for each"),
         ({"prior": 3}, "pass key="),
         ({"prior": 0, "key": jax.random.key(0)}, "pass e.g. prior=500"),
@@ -352,6 +361,7 @@ def test_decode_of_nested_and_wrapped_priors(z, events):
     [
         (lambda p: ngp.decode(p, np.zeros((5, 3))), ValueError, "x_latent"),
         (lambda p: ngp.decode(p, np.zeros((5, 2)), batch_size=0), ValueError, "leave it out"),
+        (lambda p: ngp.decode(p, np.zeros((5, 2)), batch_size=2.5), ValueError, "leave it out"),
         (lambda p: ngp.decode(p, np.zeros((5, 2)), out=np.zeros(3)), ValueError, "of that shape"),
         (lambda p: ngp.decode(dist.Normal(), np.zeros((5, 2))), TypeError, "prior first"),
         (lambda p: ngp.event_moments(p, np.zeros(2)), ValueError, "pass all draws"),

@@ -202,8 +202,31 @@ ERRORS = {
     "NaN": (lambda d: fit("gan", jr.key(0), _nan(d)), "1 NaN or infinite"),
     "few rows": (lambda d: fit("vae", jr.key(0), d[:40]), "Lower `batch_size`"),
     "no validation": (lambda d: fit("flow", jr.key(0), d, val_fraction=0.0), "0.1 is usual"),
+    "no key": (lambda d: fit("flow", None, d), r"jax.random.key\(0\)"),
+    "half a batch": (lambda d: fit("flow", jr.key(0), d, batch_size=2.5), "a positive integer"),
+    "half a latent": (lambda d: fit_vae(jr.key(0), d, latent_size=2.5), "a positive integer"),
+    "learning rate": (lambda d: fit("gan", jr.key(0), d, learning_rate=-1.0), "not be negative"),
+    "one value": (
+        lambda d: fit("vae", jr.key(0), np.full_like(d, 0.1)),
+        r"All elements of `data` are 0\.1",
+    ),
+    "constant up to rounding": (
+        lambda d: fit_flow(jr.key(0), np.full_like(d, 0.1), **QUICK),
+        "2 of 2 coordinates",
+    ),
+    "augmented shape": (
+        lambda d: fit("vae", jr.key(0), d, augment=lambda key, x: x[:1]),
+        r"shape \(2,\) that it was given, got \(1,\)",
+    ),
+    "one row to validate a GAN": (
+        lambda d: fit("gan", jr.key(0), d[:2], batch_size=1),
+        "of which 2 are for validation",
+    ),
     "not a key": (lambda d: fit("flow", 3, d), r"jax.random.key\(0\)"),
-    "patience": (lambda d: fit("flow", jr.key(0), d, patience=0), "`patience` must be positive"),
+    "patience": (
+        lambda d: fit("flow", jr.key(0), d, patience=0),
+        "`patience` must be a positive integer",
+    ),
     "constant column": (
         lambda d: fit_flow(jr.key(0), d * np.asarray([1, 0], "f4"), **QUICK),
         "add noise with `augment",

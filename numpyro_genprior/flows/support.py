@@ -54,17 +54,39 @@ def is_real(support: Any) -> bool:
     return support is constraints.real
 
 
-def _box_of(latent: Distribution) -> Box | None:
-    support: Any = latent.support
+def disagree(found: Any, declared: Any) -> bool:
+    """Whether two constraints are known to be of different sets."""
+    if is_real(found) or is_real(declared):
+        return is_real(found) != is_real(declared)
+    try:
+        bounds = [_bounds(found), _bounds(declared)]
+    except jax.errors.TracerArrayConversionError:
+        return False
+    if bounds[0] is None or bounds[1] is None:
+        return False
+    try:  # bounds that were computed have rounding
+        pairs = zip(*bounds, strict=True)
+        return not all(np.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in pairs)
+    except ValueError:  # of different shapes
+        return True
+
+
+def _bounds(support: Any) -> Box | None:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    shape = latent.event_shape
     if support is constraints.real:
-        return np.full(shape, -np.inf), np.full(shape, np.inf)
+        return np.asarray(-np.inf), np.asarray(np.inf)
     low, high = getattr(support, "lower_bound", -np.inf), getattr(support, "upper_bound", np.inf)
     if not (hasattr(support, "lower_bound") or hasattr(support, "upper_bound")):
         return None
-    return np.broadcast_to(np.asarray(low), shape), np.broadcast_to(np.asarray(high), shape)
+    return np.asarray(low), np.asarray(high)
+
+
+def _box_of(latent: Distribution) -> Box | None:
+    bounds, shape = _bounds(latent.support), latent.event_shape
+    if bounds is None:
+        return None
+    return np.broadcast_to(bounds[0], shape), np.broadcast_to(bounds[1], shape)
 
 
 def _is_real(box: Box) -> bool:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_genprior.errors import message
+from numpyro_genprior.errors import NetworkError, message
 
 __all__ = ["Adapter", "as_arrays", "keyword_arguments"]
 
@@ -51,7 +51,7 @@ class Adapter(eqx.Module):
 
 def _without_batch(output: Any) -> Any:
     if jnp.ndim(output) == 0 or jnp.shape(output)[0] != 1:
-        raise ValueError(
+        raise NetworkError(
             message(
                 "With batched=True the network must return a leading batch axis",
                 expected="an output of shape (1, ...)",

@@ -6,6 +6,7 @@ import functools
 import types
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from numpyro_genprior.networks.static import Static
 # The globals of these packages are constants of mathematics, and nobody's weights.
 _LIBRARIES = ("jax", "jaxlib", "numpy", "scipy")
 _Jitted: Any = type(jax.jit(lambda: None))
+_FilterJitted: Any = type(eqx.filter_jit(lambda: None))
 
 
 @jax.tree_util.register_pytree_node_class
@@ -90,7 +92,7 @@ def _opened(net: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
     elif isinstance(net, types.MethodType):
         if holds_arrays(net.__self__):
             opened = jax.tree_util.Partial(net.__func__, net.__self__)
-    elif isinstance(net, _Jitted):
+    elif isinstance(net, (_Jitted, _FilterJitted)):
         opened = _opened(net.__wrapped__, seen)
     elif isinstance(net, types.FunctionType):
         seen[id(net)] = net, net

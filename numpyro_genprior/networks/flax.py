@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from numpyro_genprior.errors import message
+from numpyro_genprior.errors import NetworkError, message
 from numpyro_genprior.networks.adapter import Adapter, as_arrays, keyword_arguments
 from numpyro_genprior.networks.static import Static
 
@@ -136,9 +136,9 @@ class _LinenApply:
                 variables, *inputs, method=self.method.value, mutable=False, **dict(self.kwargs)
             )
         except errors.InvalidRngError as error:
-            raise ValueError(_random("from_flax", "train=False")) from error
+            raise NetworkError(_random("from_flax", "train=False")) from error
         except errors.ModifyScopeVariableError as error:
-            raise ValueError(
+            raise NetworkError(
                 message(
                     "The Flax network updates its variables when it is applied, as batch "
                     "normalisation does in training mode",
@@ -152,7 +152,7 @@ class _LinenApply:
             errors.ScopeParamNotFoundError,
             errors.ScopeVariableNotFoundError,
         ) as error:
-            raise ValueError(
+            raise NetworkError(
                 message(
                     f"The Flax network does not find its variables ({error})",
                     got=f"the collections {sorted(variables)}",
@@ -265,9 +265,9 @@ class _NNXApply:
             for pair in zip(before, _watched(module), strict=True)
         )
         if rngs:
-            raise ValueError(_random("from_nnx", "deterministic=True"))
+            raise NetworkError(_random("from_nnx", "deterministic=True"))
         if stats:
-            raise ValueError(
+            raise NetworkError(
                 message(
                     "The NNX network updates its batch statistics in evaluation mode",
                     expected="a fixed function of the latent",

@@ -11,7 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from numpyro_genprior.errors import message
+from numpyro_genprior.errors import NetworkError, message
 from numpyro_genprior.networks.adapter import Adapter, as_arrays, keyword_arguments
 
 __all__ = ["from_haiku"]
@@ -157,7 +157,7 @@ class _Apply:
         except ValueError as error:
             if type(error).__name__ != "MissingRNGError":  # Haiku does not export the class
                 raise
-            raise ValueError(
+            raise NetworkError(
                 message(
                     "The Haiku network draws random numbers when it is applied",
                     expected="a function of the latent alone",

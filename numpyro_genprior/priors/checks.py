@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,8 +14,23 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.util import is_prng_key
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.priors.condition import Condition
 from numpyro_genprior.priors.standard_normal import StandardNormal
+
+
+def array(value: Any, what: str) -> jax.Array:
+    """An array of numbers."""
+    if not isinstance(value, (str, bytes, Mapping)) and value is not None:
+        try:
+            return jnp.asarray(value)
+        except (TypeError, ValueError):
+            pass
+    raise TypeError(
+        message(
+            f"{what} is not an array of numbers",
+            got=type(value).__name__,
+            remedy="pass a number or an array",
+        )
+    )
 
 
 def as_latent(latent: Any) -> Distribution:
@@ -69,121 +84,6 @@ def _as_float(leaf: Any) -> Any:
     return jnp.asarray(leaf, float) if jnp.issubdtype(jnp.result_type(leaf), jnp.integer) else leaf
 
 
-class OutputError(TypeError):
-    """A network's output that cannot be what the prior needs; already explained."""
-
-
-def abstract_event(decode: Callable[..., Any], z: jax.ShapeDtypeStruct) -> Any:
-    """Shape and dtype of g(z) for a generator without a condition, or why there is none."""
-    try:
-        output = jax.eval_shape(lambda z: decode(z, None), z)
-    except (OutputError, NotImplementedError):
-        raise
-    except Exception as error:
-        raise _explained(decode, z, error) from error
-    return one_array(output)
-
-
-def _explained(decode: Callable[..., Any], z: jax.ShapeDtypeStruct, error: Exception) -> Exception:
-    if isinstance(error, TypeError) and "missing" in str(error) and "argument" in str(error):
-        return ValueError(
-            message(
-                f"The network wants a condition ({error})",
-                expected="condition=",
-                got="none",
-                remedy="pass condition=array; a model replaces it with prior.given(c)",
-            )
-        )
-    batched = jax.ShapeDtypeStruct((1, *z.shape), z.dtype)
-    try:
-        leaves = jax.tree.leaves(jax.eval_shape(lambda z: decode(z, None), batched))
-    except Exception:
-        leaves = []
-    if leaves and all(leaf.shape[:1] == (1,) for leaf in leaves):
-        return ValueError(
-            message(
-                f"The network fails on one latent of shape {z.shape} and takes a batch of one",
-                expected="an unbatched network",
-                remedy="pass lambda z: net(z[None])[0]; the prior does the batching",
-            )
-        )
-    return ValueError(
-        message(
-            f"The network fails on one latent ({type(error).__name__}: {error})",
-            expected=f"a function of one latent of shape {z.shape}",
-            remedy="check latent= against the network's input size",
-        )
-    )
-
-
-def fit_condition(
-    condition: ArrayLike,
-    shape: tuple[int, ...] | None,
-    decode: Callable[..., Any],
-    z: jax.ShapeDtypeStruct,
-) -> tuple[Condition, Any]:
-    """Find which trailing dimensions of `condition` are one condition, and the event."""
-    array = jnp.asarray(condition)
-
-    def output(condition: Condition) -> Any:
-        return jax.eval_shape(decode, z, condition.abstract)
-
-    if shape is not None:
-        fitted = Condition(array, tuple(shape))
-        return fitted, one_array(output(fitted))
-    first_error: Exception | None = None
-    modes = ["raise", "allow"] if array.ndim else ["allow"]
-    for mode in modes:  # prefer a split that needs no implicit broadcasting inside the network
-        for start in range(array.ndim + 1):
-            fitted = Condition(array, array.shape[start:])
-            try:
-                with jax.numpy_rank_promotion(mode):
-                    return fitted, one_array(output(fitted))
-            except (OutputError, NotImplementedError):
-                raise
-            except Exception as error:
-                first_error = first_error or error
-    raise ValueError(
-        message(
-            f"The network does not take the condition ({first_error})",
-            expected="a network of (latent, condition)",
-            got=f"a condition of shape {array.shape}, dtype {array.dtype}",
-            remedy="give one condition (batch dimensions in front), or leave out condition= for "
-            "a network of the latent alone",
-        )
-    ) from first_error
-
-
-def one_array(output: Any) -> Any:
-    """The network's output must be one array of floats."""
-    if not isinstance(output, jax.ShapeDtypeStruct):
-        if isinstance(output, (tuple, list)) and len(output) == 2:
-            raise OutputError(
-                message(
-                    "The network has two outputs where one event is wanted",
-                    got="a pair, as of a VAE decoder with its own scale",
-                    remedy="use VAEPrior(net, latent, scale=None), or return the first output",
-                )
-            )
-        raise OutputError(
-            message(
-                "The network does not return an array",
-                got=type(output).__name__,
-                remedy="return one array of the event's shape",
-            )
-        )
-    if not jnp.issubdtype(output.dtype, jnp.floating):
-        raise OutputError(
-            message(
-                "Events are not real numbers",
-                expected="a floating dtype",
-                got=output.dtype,
-                remedy="let the network return floats; model counts or labels in the likelihood",
-            )
-        )
-    return output
-
-
 def event_shape(decoded: Any, declared: tuple[int, ...] | None) -> tuple[int, ...]:
     if declared is not None and tuple(declared) != decoded.shape:
         raise ValueError(
@@ -206,6 +106,15 @@ def event_support(
     """
     if support is None:
         support = constraints.real
+    if not isinstance(support, constraints.Constraint):
+        raise TypeError(
+            message(
+                "The support is not a constraint",
+                expected="an instance of a numpyro.distributions.constraints class",
+                got=repr(support),
+                remedy="pass e.g. constraints.unit_interval, or constraints.interval(0.0, 2.0)",
+            )
+        )
     missing = len(shape) - support.event_dim
     if missing < 0:
         raise ValueError(
@@ -228,7 +137,7 @@ def event_support(
 
 
 def latent_value(z: ArrayLike, latent: Distribution) -> jax.Array:
-    z = jnp.asarray(z)
+    z = array(z, "The latent")
     expected = latent.event_shape
     if z.shape[max(z.ndim - len(expected), 0) :] != expected:
         raise ValueError(
@@ -243,7 +152,11 @@ def latent_value(z: ArrayLike, latent: Distribution) -> jax.Array:
 
 
 def event_value(x: ArrayLike, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    x = jnp.asarray(x)
+    x = array(x, "The event")
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(
+            message("The event is complex", expected=str(dtype), got=x.dtype, remedy="pass real x")
+        )
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         x = x.astype(dtype)
     if x.shape[max(x.ndim - len(shape), 0) :] != shape:
@@ -256,6 +169,21 @@ def event_value(x: ArrayLike, shape: tuple[int, ...], dtype: Any) -> jax.Array:
             )
         )
     return x
+
+
+def batches_fit(leading: list[tuple[int, ...]], batch_shape: tuple[int, ...]) -> None:
+    """Leading dimensions of arguments must broadcast against the batch of conditions."""
+    try:
+        jnp.broadcast_shapes(*leading, batch_shape)
+    except ValueError:
+        raise ValueError(
+            message(
+                "Leading dimensions do not fit the batch of conditions",
+                expected=f"leading dimensions that broadcast against {batch_shape}",
+                got=", ".join(map(str, leading)),
+                remedy="give one value for each condition, or put a dimension of 1 in between",
+            )
+        ) from None
 
 
 def random_key(key: Any) -> jax.Array:
@@ -281,7 +209,12 @@ def _all(test: Callable[[Any], Any], array: Any) -> bool:
     return bool(np.all(test(np.asarray(array))))
 
 
-def weights_finite(tree: Any, what: str) -> None:
+def weights_finite(
+    tree: Any,
+    what: str,
+    remedy: str = "load the weights again or train again with a smaller step; a prior must be "
+    "finite",
+) -> None:
     """Refuse NaN and infinite weights. Traced weights cannot be looked at, and are not."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if isinstance(leaf, Tracer) or not hasattr(leaf, "dtype"):
@@ -290,18 +223,23 @@ def weights_finite(tree: Any, what: str) -> None:
             continue
         raise ValueError(
             message(
-                f"{what} has weights that are not finite",
+                f"{what} has numbers that are not finite",
                 got=f"NaN or infinity in a leaf of shape {leaf.shape} at "
                 f"{jax.tree_util.keystr(path) or 'the root'}",
-                remedy="load the weights again or train again with a smaller step; a prior must "
-                "be finite",
+                remedy=remedy,
             )
         )
 
 
-def positive(scale: ArrayLike, what: str, shape: tuple[int, ...]) -> jax.Array:
+def positive(
+    scale: ArrayLike,
+    what: str,
+    shape: tuple[int, ...],
+    remedy: str = "pass a standard deviation; for no noise at all use GANPrior",
+) -> jax.Array:
     """A positive array that broadcasts to `shape`."""
-    scale = jnp.asarray(scale, dtype=jnp.result_type(float, jnp.asarray(scale).dtype))
+    scale = array(scale, what)
+    scale = jnp.asarray(scale, dtype=jnp.result_type(float, scale.dtype))
     try:
         fits = jnp.broadcast_shapes(scale.shape, shape) == shape
     except ValueError:
@@ -315,13 +253,23 @@ def positive(scale: ArrayLike, what: str, shape: tuple[int, ...]) -> jax.Array:
                 remedy="give one value, or one value for each entry of the event",
             )
         )
-    if not isinstance(scale, Tracer) and not _all(lambda s: s > 0, scale):
+    if jnp.iscomplexobj(scale) or (
+        not isinstance(scale, Tracer) and not _all(lambda s: (s > 0) & np.isfinite(s), scale)
+    ):
         raise ValueError(
             message(
                 f"{what} is not positive",
-                expected="values above zero",
-                got=float(np.min(np.asarray(scale))),
-                remedy="pass a standard deviation; for no noise at all use GANPrior",
+                expected="finite values above zero",
+                got=_worst(np.asarray(scale)),
+                remedy=remedy,
             )
         )
     return scale
+
+
+def _worst(scale: np.ndarray) -> Any:
+    return (
+        scale.flat[0]
+        if np.iscomplexobj(scale)
+        else float(np.min(scale[~((scale > 0) & (scale < np.inf))]))
+    )

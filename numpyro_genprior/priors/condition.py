@@ -61,8 +61,7 @@ class Condition:
         """One condition, as shape and dtype."""
         return jax.ShapeDtypeStruct(self.shape, self.dtype)
 
-    def replace(self, array: ArrayLike) -> Condition:
-        array = jnp.asarray(array)
+    def replace(self, array: jax.Array) -> Condition:
         integers = not jnp.issubdtype(self.dtype, jnp.inexact)
         if integers and jnp.issubdtype(array.dtype, jnp.inexact):
             raise TypeError(

@@ -13,6 +13,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
+from numpyro_genprior.priors import checks
 from numpyro_genprior.priors.prior import Prior
 
 
@@ -73,21 +74,33 @@ class GaussianFieldPrior(Prior):
         loc: ArrayLike = 0.0,
         validate_args: bool | None = None,
     ) -> None:
-        grid = (shape,) if isinstance(shape, int) else tuple(shape)
-        if not grid or any(n < 1 for n in grid):
+        grid = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        if not grid or not all(isinstance(n, (int, np.integer)) and n > 0 for n in grid):
             raise ValueError(
                 message(
                     "GaussianFieldPrior: this is not the shape of a grid",
-                    expected="positive sizes",
+                    expected="positive integers",
                     got=shape,
                     remedy="pass e.g. (64, 64)",
                 )
             )
+        grid = tuple(map(int, grid))
         frequency = radial_frequency(grid)
         values = spectrum(jnp.asarray(frequency)) if callable(spectrum) else spectrum
         self._spectrum = _checked_spectrum(values, frequency)
-        dtype = jnp.result_type(self._spectrum.dtype, jnp.asarray(loc).dtype)
-        self._loc = jnp.broadcast_to(jnp.asarray(loc, dtype), grid)
+        loc = checks.array(loc, "The mean of GaussianFieldPrior")
+        if loc.shape not in ((), grid):
+            raise ValueError(
+                message(
+                    "GaussianFieldPrior: the mean has the wrong shape",
+                    expected=f"() or {grid}",
+                    got=loc.shape,
+                    remedy="give one number, or one for each point of the grid",
+                )
+            )
+        dtype = jnp.result_type(self._spectrum.dtype, loc.dtype)
+        self._loc = jnp.broadcast_to(loc.astype(dtype), grid)
+        checks.weights_finite(self._loc, "The mean of GaussianFieldPrior", "pass finite numbers")
         super().__init__(grid, event_shape=grid, validate_args=validate_args)
 
     @property
@@ -138,7 +151,7 @@ def radial_frequency(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _checked_spectrum(values: Any, frequency: np.ndarray) -> jax.Array:
-    values = jnp.asarray(values)
+    values = checks.array(values, "The spectrum of GaussianFieldPrior")
     values = values.astype(jnp.result_type(float, values.dtype))
     if values.shape not in ((), frequency.shape):
         raise ValueError(

@@ -13,7 +13,7 @@ from numpyro.distributions.transforms import ComposeTransform
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.flows import ADAPTERS, Adapter, adapter_of
-from numpyro_genprior.flows.support import is_real
+from numpyro_genprior.flows.support import disagree, is_real
 from numpyro_genprior.networks.frozen import Frozen, promote
 from numpyro_genprior.priors import checks
 from numpyro_genprior.priors.prior import Prior
@@ -104,6 +104,26 @@ class FlowPrior(Prior):
             condition_shape=condition_shape,
             validate_args=validate_args,
         )
+        if self.event_shape != base.event_shape:
+            self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        """A flow that broadcasts its latent is no bijection, and its density none of the event."""
+        x = jax.ShapeDtypeStruct(self.event_shape, self.event_dtype)
+        condition = None if self._condition is None else self._condition.abstract
+        try:
+            z, _ = jax.eval_shape(self._inverse, x, condition)
+        except NotImplementedError:
+            return
+        if z.shape != self._latent.event_shape:
+            raise ValueError(
+                message(
+                    "The latent does not fit the flow, which would broadcast it",
+                    expected=f"event shape {z.shape}",
+                    got=self._latent.event_shape,
+                    remedy="pass latent= of the size on which the flow acts",
+                )
+            )
 
     @property
     def flow(self) -> Any:
@@ -127,7 +147,7 @@ class FlowPrior(Prior):
             raise NotImplementedError(
                 message(
                     f"The flow {type(flow).__name__} has no forward direction "
-                    f"({error or 'one-directional'})",
+                    f"({str(error) or 'one-directional'})",
                     expected="a flow that maps its latent to an event",
                     remedy="build it the other way round (FlowJAX: invert=False), or of layers "
                     "that invert (planar_flow: negative_slope=0.1)",
@@ -137,19 +157,23 @@ class FlowPrior(Prior):
     def _decode(self, z: jax.Array, condition: Any) -> jax.Array:
         return self._forward(z, condition)[0]
 
-    def _log_prob(self, x: jax.Array, condition: Any) -> jax.Array:
+    def _inverse(self, x: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
         dtype = self._flow.dtype(x)
         flow = self._flow.promoted(x)
         try:
-            z, log_det = self._adapter.inverse(flow, promote(x, dtype), condition)
+            return self._adapter.inverse(flow, promote(x, dtype), condition)
         except NotImplementedError as error:
             raise NotImplementedError(
                 message(
-                    f"The flow {type(flow).__name__} has no inverse ({error or 'one-directional'})",
+                    f"The flow {type(flow).__name__} has no inverse "
+                    f"({str(error) or 'one-directional'})",
                     remedy="use it under @ngp.latent(explicit=True), where only the forward "
                     "direction is needed",
                 )
             ) from error
+
+    def _log_prob(self, x: jax.Array, condition: Any) -> jax.Array:
+        z, log_det = self._inverse(x, condition)
         return jnp.asarray(self._latent.log_prob(z)) + log_det
 
     def sample_with_intermediates(
@@ -162,12 +186,9 @@ class FlowPrior(Prior):
         x, log_det = self._over_batch(self._forward, [(z, ndim)], [self.event_dim, 0])
         return x, [z, log_det]
 
-    def log_prob(self, value: ArrayLike, intermediates: list | None = None) -> jax.Array:
-        if intermediates:
-            z, log_det = intermediates
-            log_prob = jnp.asarray(self._latent.log_prob(z)) - log_det
-            return self._inside(jnp.asarray(value), log_prob)
-        return super().log_prob(value)
+    def _log_prob_of_draw(self, *intermediates: jax.Array) -> jax.Array:
+        z, log_det = intermediates
+        return jnp.asarray(self._latent.log_prob(z)) - log_det
 
 
 def _adapter(flow: Any) -> type[Adapter]:
@@ -245,15 +266,16 @@ def _support(adapter: type[Adapter], flow: Any, latent: Distribution, declared: 
                 )
             )
         return found
-    if adapter.name == "flowjax" and found is not None:
-        if is_real(found) != is_real(declared):
-            raise ValueError(
-                message(
-                    "The declared support is not where the events of this flow live",
-                    expected=str(found),
-                    got=declared,
-                    remedy="leave out support=, or end the flow with a map onto the support "
-                    "(Exp, SoftPlus, Sigmoid)",
-                )
+    # A transform or bijector of the user's own may say that it is onto the real line, and not be.
+    known = found is not None and (adapter.name == "flowjax" or not is_real(found))
+    if known and isinstance(declared, constraints.Constraint) and disagree(found, declared):
+        raise ValueError(
+            message(
+                "The declared support is not where the events of this flow live",
+                expected=str(found),
+                got=declared,
+                remedy="leave out support=, or end the flow with a map onto the support "
+                "(Exp, SoftPlus, Sigmoid)",
             )
+        )
     return declared

@@ -65,6 +65,11 @@ class GANPrior(Prior):
     """
 
     density = "none"
+    no_density = (
+        "the law is singular, events have no density. Put @ngp.latent on the model (or use "
+        "ngp.sample for this site) to infer the latent, or prior.thicken(scale) for a prior with "
+        "decoder noise."
+    )
     pytree_data_fields = ("_net",)
     trainable_fields = ("_net",)
 
@@ -94,13 +99,6 @@ class GANPrior(Prior):
 
     def _decode(self, z: jax.Array, condition: jax.Array | None) -> jax.Array:
         return generator.call(self._net, z, condition)
-
-    def _no_density(self, method: str) -> str:
-        return (
-            f"{method}: the law of a GANPrior is singular, events have no density. Put "
-            "@ngp.latent on the model (or use ngp.sample for this site) to infer the latent, or "
-            "prior.thicken(scale) for a prior with decoder noise."
-        )
 
     def thicken(self, scale: ArrayLike) -> Any:
         """The blurred neighbour: a `VAEPrior` with decoder noise of standard deviation `scale`.

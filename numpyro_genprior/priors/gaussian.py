@@ -6,6 +6,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
 
@@ -68,9 +69,12 @@ class GaussianPrior(Prior):
         diagonal: ArrayLike,
         validate_args: bool | None = None,
     ) -> None:
-        dtype = jnp.result_type(float, *(jnp.asarray(a).dtype for a in (loc, factor, diagonal)))
-        self._loc = jnp.asarray(loc, dtype)
-        self._factor = jnp.asarray(factor, dtype)
+        loc = checks.array(loc, "The mean of GaussianPrior")
+        factor = checks.array(factor, "The factor of GaussianPrior")
+        variances = checks.array(diagonal, "The diagonal of GaussianPrior")
+        dtype = jnp.result_type(float, *(a.dtype for a in (loc, factor, variances)))
+        self._loc = loc.astype(dtype)
+        self._factor = factor.astype(dtype)
         shape = self._loc.shape
         if self._factor.ndim != len(shape) + 1 or self._factor.shape[:-1] != shape:
             raise ValueError(
@@ -81,7 +85,9 @@ class GaussianPrior(Prior):
                     remedy="put the rank last; use rank 0 for independent entries",
                 )
             )
-        variances = checks.positive(diagonal, "The diagonal of GaussianPrior", shape)
+        variances = checks.positive(
+            variances, "The diagonal of GaussianPrior", shape, "pass variances above zero"
+        )
         self._diagonal = jnp.broadcast_to(variances.astype(dtype), shape)
         checks.weights_finite((self._loc, self._factor, self._diagonal), "GaussianPrior")
         rank, size = self._factor.shape[-1], math.prod(shape)
@@ -103,7 +109,7 @@ class GaussianPrior(Prior):
         rank
             Rank of the factor, below both the number and the size of the events.
         """
-        data = jnp.asarray(data)
+        data = checks.array(data, "The data of GaussianPrior.from_samples")
         if data.ndim < 2 or data.shape[0] < 2:
             raise ValueError(
                 message(
@@ -120,11 +126,11 @@ class GaussianPrior(Prior):
         number, shape = data.shape[0], data.shape[1:]
         rows = data.reshape(number, -1)
         size = rows.shape[1]
-        if not 0 <= rank < min(number, size):
+        if not isinstance(rank, (int, np.integer)) or not 0 <= rank < min(number, size):
             raise ValueError(
                 message(
                     "GaussianPrior.from_samples: the rank is out of range",
-                    expected=f"0 to {min(number, size) - 1}",
+                    expected=f"an integer from 0 to {min(number, size) - 1}",
                     got=rank,
                     remedy="choose a smaller rank, or give more events",
                 )
@@ -134,6 +140,13 @@ class GaussianPrior(Prior):
         _, singular, vectors = jnp.linalg.svd(centred / math.sqrt(number), full_matrices=False)
         eigenvalues = singular**2
         total = jnp.sum(centred**2) / number
+        if not float(total) > 0:
+            raise ValueError(
+                message(
+                    "GaussianPrior.from_samples: all events are the same",
+                    remedy="give events that differ",
+                )
+            )
         noise = (total - jnp.sum(eigenvalues[:rank])) / (size - rank)
         noise = jnp.maximum(noise, jnp.finfo(rows.dtype).eps * total / size)
         excess = jnp.sqrt(jnp.maximum(eigenvalues[:rank] - noise, 0.0))

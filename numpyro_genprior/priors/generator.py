@@ -1,4 +1,4 @@
-"""Trying a generator network once, in the abstract, and saying what is wrong with it."""
+"""Taking a network from a user, or saying whose it is."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ def freeze(net: Any, what: str) -> Frozen:
                 remedy="wrap Haiku with ngp.networks.from_haiku, Flax with from_flax or from_nnx",
             )
         )
+    if isinstance(net, type):
+        raise TypeError(
+            message(
+                f"{what} is a class",
+                expected="a network with weights",
+                got=net.__name__,
+                remedy="pass an instance of it",
+            )
+        )
     _refuse_foreign(net, what)
     frozen = Frozen(net)
     checks.weights_finite(frozen, what)
@@ -29,8 +38,8 @@ def freeze(net: Any, what: str) -> Frozen:
 
 
 def _refuse_foreign(net: Any, what: str) -> None:
-    names = {f"{cls.__module__.partition('.')[0]}.{cls.__name__}" for cls in type(net).__mro__}
-    if "torch.Module" in names:
+    kinds = {(cls.__module__, cls.__name__) for cls in type(net).__mro__}
+    if any(module.startswith("torch.") and name == "Module" for module, name in kinds):
         raise TypeError(
             message(
                 f"{what} is a PyTorch module",
@@ -38,12 +47,22 @@ def _refuse_foreign(net: Any, what: str) -> None:
                 remedy="copy its weights into an Equinox, Haiku or Flax network of the same layers",
             )
         )
-    if "flax.Module" in names and hasattr(net, "scope"):
+    if ("flax.linen.module", "Module") in kinds:
+        bound = getattr(net, "scope", None) is not None
+        call = "from_flax(*module.unbind())" if bound else "from_flax(module, variables)"
         raise TypeError(
             message(
-                f"{what} is a Flax module without its variables",
-                expected="a network with weights",
-                remedy="pass ngp.networks.from_flax(module, variables)",
+                f"{what} is a Flax Linen module" + ("" if bound else " without its variables"),
+                expected="a function of one latent whose weights are data",
+                remedy=f"pass ngp.networks.{call}",
+            )
+        )
+    if any(module.startswith("flax.nnx") and name == "Module" for module, name in kinds):
+        raise TypeError(
+            message(
+                f"{what} is a Flax NNX module, which may change when it is called",
+                expected="a function of one latent whose weights are data",
+                remedy="pass ngp.networks.from_nnx(module)",
             )
         )
 

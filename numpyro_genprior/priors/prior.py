@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
@@ -17,7 +18,7 @@ from numpyro.distributions.util import validate_sample
 from numpyro_genprior.errors import message
 from numpyro_genprior.flows.support import is_real
 from numpyro_genprior.networks.static import Static
-from numpyro_genprior.priors import checks
+from numpyro_genprior.priors import checks, trial
 from numpyro_genprior.priors.condition import Condition
 from numpyro_genprior.priors.undecorated import warn_if_latent_is_ignored
 from numpyro_genprior.priors.vectorise import vectorise
@@ -56,6 +57,9 @@ class Prior(Distribution):
     trainable_fields, scale_field
         Names of the attributes that `ngp.param` trains, and of the positive one that it trains
         with ``scale=True``. Class attributes.
+    no_density
+        Why there is none, and what to do, for the message of `log_prob` and `score`. A class
+        attribute.
 
     Raises
     ------
@@ -75,6 +79,7 @@ class Prior(Distribution):
     density: Density = "none"
     trainable_fields: tuple[str, ...] = ()
     scale_field: str | None = None
+    no_density: str = "events have no density. Put @ngp.latent on the model to infer the latent."
     arg_constraints = {}
     pytree_data_fields = ("_latent", "_condition")
     pytree_aux_fields = ("_declared",)
@@ -97,9 +102,9 @@ class Prior(Distribution):
         self._condition = None
         z = jax.ShapeDtypeStruct(self._latent.event_shape, jnp.result_type(float))
         if condition is None:
-            decoded = checks.abstract_event(self._decode, z)
+            decoded = trial.abstract_event(self._decode, z)
         else:
-            self._condition, decoded = checks.fit_condition(
+            self._condition, decoded = trial.fit_condition(
                 condition, condition_shape, self._decode, z
             )
         shape = checks.event_shape(decoded, event_shape)
@@ -113,14 +118,32 @@ class Prior(Distribution):
     @abstractmethod
     def _decode(self, z: jax.Array, condition: jax.Array | None) -> jax.Array:
         """g: one latent (and one condition, or None) to one event."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            message(
+                f"{type(self).__name__} has no _decode",
+                expected="a subclass of Prior that makes an event of one latent",
+                remedy="write _decode(self, z, condition), or use GANPrior(net, latent)",
+            )
+        )
 
     def _log_prob(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
         """Log density of one event, for priors whose density is exact."""
-        raise NotImplementedError(self._no_density("log_prob"))
+        raise self._without_density("log_prob")
 
-    def _no_density(self, method: str) -> str:
-        return f"{type(self).__name__} has no density on events, so no {method}."
+    def _log_prob_of_draw(self, *intermediates: jax.Array) -> jax.Array:
+        """Log density of a draw, from what ``sample_with_intermediates`` gave with it."""
+        raise NotImplementedError(f"{type(self).__name__} gives no intermediates with its draws.")
+
+    def _event_law(self, z: jax.Array, condition: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Mean and standard deviation of one event given its latent, for priors whose density is
+        conditional.
+        """
+        raise NotImplementedError(
+            message(
+                f"{type(self).__name__}: given the latent, the event has no density",
+                remedy="use prior.decode(z), which is the event",
+            )
+        )
 
     # ---- what a user calls --------------------------------------------------------------------
 
@@ -170,7 +193,7 @@ class Prior(Distribution):
                 )
             )
         other = copy.copy(self)
-        other._condition = self._condition.replace(condition)
+        other._condition = self._condition.replace(checks.array(condition, "The condition"))
         other._batch_shape = jnp.broadcast_shapes(
             other._condition.batch_shape, self._latent.batch_shape
         )
@@ -193,19 +216,57 @@ class Prior(Distribution):
         z = checks.latent_value(z, self._latent)
         return self._over_batch(self._decode, [(z, self._latent.event_dim)], [self.event_dim])
 
+    def event_given(self, z: ArrayLike) -> Distribution:
+        """The law of the event given the latent, N(g(z), scale²).
+
+        Parameters
+        ----------
+        z
+            Latents of shape ``(..., *latent.event_shape)``.
+
+        Returns
+        -------
+        numpyro.distributions.Distribution
+            With ``event_shape`` of this prior, and the leading dimensions of `z` (broadcast
+            against the batch shape) as batch shape.
+
+        Raises
+        ------
+        NotImplementedError
+            When the density is not conditional: the event then is a function of the latent.
+        """
+        return dist.Normal(*self.event_loc_scale(z)).to_event(self.event_dim)
+
+    def event_loc_scale(self, z: ArrayLike) -> tuple[jax.Array, jax.Array]:
+        """Mean and standard deviation of the event given the latent, each of the event's shape.
+
+        Parameters
+        ----------
+        z
+            Latents of shape ``(..., *latent.event_shape)``.
+
+        Raises
+        ------
+        NotImplementedError
+            As `event_given` does.
+        """
+        z = checks.latent_value(z, self._latent)
+        k = self.event_dim
+        return self._over_batch(self._event_law, [(z, self._latent.event_dim)], [k, k])
+
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draw events of shape ``sample_shape + batch_shape + event_shape``."""
         warn_if_latent_is_ignored()
         key = checks.random_key(key)
-        return self._sample(key, sample_shape)
-
-    def _sample(self, key: jax.Array, sample_shape: tuple[int, ...]) -> jax.Array:
-        return self.decode(self._sample_latent(key, sample_shape))
+        if self.density != "conditional":
+            return self.decode(self._sample_latent(key, sample_shape))
+        key_latent, key_noise = jax.random.split(key)
+        z = self._sample_latent(key_latent, sample_shape)
+        return jnp.asarray(self.event_given(z).sample(key_noise))
 
     def _sample_latent(self, key: jax.Array, sample_shape: tuple[int, ...]) -> jax.Array:
         return jnp.asarray(self._latent.expand(self.batch_shape).sample(key, sample_shape))
 
-    @validate_sample
     def log_prob(self, value: ArrayLike, intermediates: list | None = None) -> jax.Array:
         """Log density at events of shape ``(..., *event_shape)``.
 
@@ -218,10 +279,19 @@ class Prior(Distribution):
             When the prior has no density on events.
         """
         if self.density != "exact":
-            raise NotImplementedError(self._no_density("log_prob"))
+            raise self._without_density("log_prob")
+        if intermediates:
+            return self._inside(jnp.asarray(value), self._log_prob_of_draw(*intermediates))
+        return self._log_prob_of_value(value)
+
+    @validate_sample
+    def _log_prob_of_value(self, value: ArrayLike) -> jax.Array:
         value = checks.event_value(value, self.event_shape, self.event_dtype)
         log_prob = self._over_batch(self._log_prob, [(value, self.event_dim)], [0])
         return self._inside(value, log_prob)
+
+    def _without_density(self, method: str) -> NotImplementedError:
+        return NotImplementedError(f"{type(self).__name__}.{method}: {self.no_density}")
 
     def _inside(self, value: jax.Array, log_prob: jax.Array) -> jax.Array:
         """Minus infinity outside the support and instead of NaN."""
@@ -253,7 +323,7 @@ class Prior(Distribution):
             When the prior has no density on events.
         """
         if self.density != "exact":
-            raise NotImplementedError(self._no_density("score"))
+            raise self._without_density("score")
         value = checks.event_value(value, self.event_shape, self.event_dtype)
         gradient = jax.grad(self._log_prob)
         return self._over_batch(gradient, [(value, self.event_dim)], [self.event_dim])
@@ -273,6 +343,9 @@ class Prior(Distribution):
         """
         if self._condition is None:
             return vectorise(lambda *args: function(*args, None), arguments, outputs)
+        checks.batches_fit(
+            [a.shape[: a.ndim - n] for a, n in arguments], self._condition.batch_shape
+        )
         pair = (self._condition.array, self._condition.ndim)
         return vectorise(function, [*arguments, pair], outputs)
 

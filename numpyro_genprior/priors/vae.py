@@ -8,13 +8,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.networks.frozen import Frozen
-from numpyro_genprior.priors import checks, generator
+from numpyro_genprior.priors import checks, generator, trial
 from numpyro_genprior.priors.gan import GANPrior
 from numpyro_genprior.priors.prior import Prior
 
@@ -75,6 +76,11 @@ class VAEPrior(Prior):
     """
 
     density = "conditional"
+    no_density = (
+        "events have a density only given the latent. Put @ngp.latent on the model (or use "
+        "ngp.sample for this site) to infer the latent, use prior.log_prob_bound(key, x, "
+        "num_samples) for a lower bound, or prior.event_given(z)."
+    )
     pytree_data_fields = ("_net", "_scale", "_encoder")
     trainable_fields = ("_net", "_encoder")
     scale_field = "_scale"
@@ -91,7 +97,7 @@ class VAEPrior(Prior):
         validate_args: bool | None = None,
     ) -> None:
         self._net = generator.freeze(net, "The decoder")
-        self._scale = None if scale is None else jnp.asarray(scale)
+        self._scale = None if scale is None else checks.array(scale, "The scale of the decoder")
         self._encoder = None if encoder is None else generator.freeze(encoder, "The encoder")
         super().__init__(
             latent,
@@ -99,7 +105,9 @@ class VAEPrior(Prior):
             condition_shape=condition_shape,
             validate_args=validate_args,
         )
-        if scale is not None:
+        if scale is None:
+            self._check_own_scale()
+        else:
             self._scale = checks.positive(scale, "The scale of the decoder", self.event_shape)
         if self._encoder is not None:
             self._check_encoder()
@@ -130,39 +138,6 @@ class VAEPrior(Prior):
             return loc, jnp.broadcast_to(scale, loc.shape)
         return output, jnp.broadcast_to(self._scale, output.shape)
 
-    def event_given(self, z: ArrayLike) -> Distribution:
-        """The law of the event given the latent, N(g(z), scale²).
-
-        Parameters
-        ----------
-        z
-            Latents of shape ``(..., *latent.event_shape)``.
-
-        Returns
-        -------
-        numpyro.distributions.Distribution
-            With ``event_shape`` of this prior, and the leading dimensions of `z` (broadcast
-            against the batch shape) as batch shape.
-        """
-        return dist.Normal(*self.event_loc_scale(z)).to_event(self.event_dim)
-
-    def event_loc_scale(self, z: ArrayLike) -> tuple[jax.Array, jax.Array]:
-        """Mean and standard deviation of the event given the latent, each of the event's shape.
-
-        Parameters
-        ----------
-        z
-            Latents of shape ``(..., *latent.event_shape)``.
-        """
-        z = checks.latent_value(z, self._latent)
-        k = self.event_dim
-        return self._over_batch(self._event_law, [(z, self._latent.event_dim)], [k, k])
-
-    def _sample(self, key: jax.Array, sample_shape: tuple[int, ...]) -> jax.Array:
-        key_latent, key_noise = jax.random.split(key)
-        z = self._sample_latent(key_latent, sample_shape)
-        return jnp.asarray(self.event_given(z).sample(key_noise))
-
     def log_prob_bound(self, key: jax.Array, x: ArrayLike, num_samples: int = 64) -> jax.Array:
         """Importance-weighted lower bound on the log density of events.
 
@@ -184,11 +159,11 @@ class VAEPrior(Prior):
         jax.Array
             One estimate an event, in nats.
         """
-        if num_samples < 1:
+        if not isinstance(num_samples, (int, np.integer)) or num_samples < 1:
             raise ValueError(
                 message(
                     "log_prob_bound needs samples",
-                    expected="num_samples of at least 1",
+                    expected="num_samples of at least 1, an integer",
                     got=num_samples,
                     remedy="pass num_samples=64",
                 )
@@ -204,32 +179,59 @@ class VAEPrior(Prior):
             loc, scale = self._over_batch(self._encode, [(x, self.event_dim)], [k, k])
             white = jax.random.normal(key, (num_samples, *loc.shape), loc.dtype)
             z = loc[None] + scale[None] * white
+            law: Any = self._latent
             proposal: Any = dist.Normal(loc[None], scale[None]).to_event(k)
-            correction = jnp.asarray(self._latent.log_prob(z)) - proposal.log_prob(z)
+            correction = jnp.asarray(law.log_prob(z)) - proposal.log_prob(z)
+            correction = jnp.where(law.support(z), correction, -jnp.inf)  # where no event is from
         log_weights = jnp.asarray(self.event_given(jnp.asarray(z)).log_prob(x[None])) + correction
+        log_weights = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
         return jax.nn.logsumexp(log_weights, axis=0) - math.log(num_samples)
 
     def _encode(self, x: jax.Array, condition: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        if self._encoder is None:
+        encoder = self._encoder
+        if encoder is None:
             raise ValueError("This VAEPrior has no encoder. Build it with encoder=net.")
-        if condition is not None:
+        if condition is None:
+            return _pair(encoder(x), "encoder")
+        try:
+            return _pair(encoder(x, condition), "encoder")
+        except TypeError as error:
             try:
-                return _pair(self._encoder(x, condition), "encoder")
-            except TypeError:  # an encoder of the event alone
-                pass
-        return _pair(self._encoder(x), "encoder")
+                return _pair(encoder(x), "encoder")  # an encoder of the event alone
+            except TypeError:
+                raise error from None
+
+    def _check_own_scale(self) -> None:
+        z = jax.ShapeDtypeStruct(self._latent.event_shape, self.event_dtype)
+        condition = None if self._condition is None else self._condition.abstract
+        output = jax.eval_shape(lambda z, c: generator.call(self._net, z, c), z, condition)
+        scale = _pair(output, "decoder")[1]
+        try:
+            fits = jnp.broadcast_shapes(scale.shape, self.event_shape) == self.event_shape
+        except ValueError:
+            fits = False
+        if not fits or not jnp.issubdtype(scale.dtype, jnp.floating):
+            raise ValueError(
+                message(
+                    "The decoder's own scale does not fit its mean",
+                    expected=f"floats that broadcast to {self.event_shape}",
+                    got=f"{scale.dtype} of shape {scale.shape}",
+                    remedy="return one positive standard deviation, or one for each entry",
+                )
+            )
 
     def _check_encoder(self) -> None:
         x = jax.ShapeDtypeStruct(self.event_shape, self.event_dtype)
         condition = None if self._condition is None else self._condition.abstract
         try:
             pair = jax.eval_shape(self._encode, x, condition)
-        except checks.OutputError:
+        except trial.EXPLAINED:
             raise
         except Exception as error:
             raise ValueError(
                 message(
-                    f"The encoder fails on one event ({type(error).__name__}: {error})",
+                    f"The encoder fails on one event ({type(error).__name__}: "
+                    f"{trial.first_line(error)})",
                     expected=f"a function of one event of shape {self.event_shape}",
                     remedy="pass an unbatched network that returns (loc, scale)",
                 )
@@ -244,13 +246,6 @@ class VAEPrior(Prior):
                     remedy="return the mean and the standard deviation of the latent",
                 )
             )
-
-    def _no_density(self, method: str) -> str:
-        return (
-            f"{method}: a VAEPrior has a density on events only given the latent. Put @ngp.latent "
-            "on the model (or use ngp.sample for this site) to infer the latent, use "
-            "prior.log_prob_bound(key, x, num_samples) for a lower bound, or prior.event_given(z)."
-        )
 
     def noiseless(self) -> GANPrior:
         """The manifold without decoder noise, a `GANPrior` over the same latent."""
@@ -275,11 +270,11 @@ def _pair(output: Any, what: str) -> tuple[jax.Array, jax.Array]:
     if isinstance(output, (tuple, list)) and len(output) == 2:
         loc, scale = output
         return loc, scale
-    raise checks.OutputError(
+    raise trial.OutputError(
         message(
-            f"The {what} gives one output",
+            f"The {what} does not return two outputs",
             expected="a pair (loc, scale)",
-            got=type(output).__name__,
+            got=f"{len(output)} outputs" if isinstance(output, (tuple, list)) else "one output",
             remedy="pass scale=0.1 (or an array) to VAEPrior for a decoder that gives the mean only"
             if what == "decoder"
             else "return the mean and the standard deviation of the latent",

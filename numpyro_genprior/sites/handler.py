@@ -13,7 +13,7 @@ from numpyro.distributions import Distribution
 from numpyro.primitives import _PYRO_STACK
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.priors import Prior, VAEPrior
+from numpyro_genprior.priors import Prior
 from numpyro_genprior.sites.reparam import LatentReparam, needs_latent
 from numpyro_genprior.sites.wrappers import unwrap
 
@@ -67,6 +67,15 @@ class latent(numpyro.handlers.reparam):
         noise: str | None = None,
         record: bool = True,
     ) -> None:
+        if isinstance(model, Distribution):
+            raise TypeError(
+                message(
+                    "ngp.latent decorates a model",
+                    expected="a function with numpyro.sample statements",
+                    got=type(model).__name__,
+                    remedy='decorate the model, or write ngp.sample("x", prior) for this site',
+                )
+            )
         self.explicit, self.noise, self.record = explicit, noise, record
         self._reparam = LatentReparam(noise, explicit=explicit)
         self.in_loop = False
@@ -91,6 +100,8 @@ class latent(numpyro.handlers.reparam):
             self._enter_control_flow(msg)
         if msg["type"] != "sample":
             return
+        if msg["value"] is not None:
+            _check_observed(msg)
         if self._applies(msg) is None:
             if self.in_loop and msg["value"] is not None and isinstance(unwrap(msg["fn"]), Prior):
                 self._observe_in_loop(msg)
@@ -118,7 +129,7 @@ class latent(numpyro.handlers.reparam):
             raise ValueError(_value_from_outside(msg["name"], "substitute"))
 
     def _check_unrecorded(self, name: str, prior: Any) -> None:
-        if isinstance(prior, VAEPrior) and self.noise != "none":
+        if prior.density == "conditional" and self.noise != "none":
             raise ValueError(
                 message(
                     f"Site {name!r} is not recorded, but its decoder noise, as large as the event, "
@@ -149,6 +160,23 @@ class latent(numpyro.handlers.reparam):
             msg["args"] = (inside(first), *rest)
         else:  # cond(predicate, true_fun, false_fun, operand)
             msg["args"] = (first, *(inside(f) if callable(f) else f for f in rest))
+
+
+def _check_observed(msg: Any) -> None:
+    """The trailing dimensions of a value must be those of an event of the prior."""
+    prior = unwrap(msg["fn"])
+    if not isinstance(prior, Prior):
+        return
+    shape, got = msg["fn"].event_shape, jnp.shape(msg["value"])
+    if got[max(len(got) - len(shape), 0) :] != shape:
+        raise ValueError(
+            message(
+                f"Site {msg['name']!r} is observed, and the data are no event of its prior",
+                expected=f"shape (..., {', '.join(map(str, shape))})",
+                got=got,
+                remedy="reshape the data; what is measured of an event belongs in a likelihood",
+            )
+        )
 
 
 def _make_deterministic(msg: Any, value: Any) -> None:
@@ -256,5 +284,14 @@ def sample(
     ValueError
         As `latent` and `LatentReparam` do.
     """
+    if not isinstance(prior, Distribution):
+        raise TypeError(
+            message(
+                f"ngp.sample({name!r}, ...)",
+                expected="a prior or another distribution",
+                got=type(prior).__name__,
+                remedy="make a prior of a network: ngp.GANPrior(net, latent)",
+            )
+        )
     with latent(explicit=explicit, noise=noise, record=record):
         return numpyro.sample(name, prior, obs=None if obs is None else jnp.asarray(obs))

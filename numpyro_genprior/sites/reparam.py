@@ -9,10 +9,12 @@ from numpyro.distributions import Distribution
 from numpyro.infer.reparam import Reparam
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.priors import Prior, StandardNormal, VAEPrior
+from numpyro_genprior.priors import Prior, StandardNormal
 from numpyro_genprior.sites.wrappers import rewrap, unwrap
 
 NOISES = (None, "noncentered", "centered", "none")
+LATENT_SITE = "latent_of_prior"
+"""Key of a site's ``infer`` that marks the latents made here, whatever their names."""
 
 
 class LatentReparam(Reparam):
@@ -65,7 +67,7 @@ class LatentReparam(Reparam):
         if obs is not None and noise != "centered":
             raise ValueError(_obs_without_density(name, prior))
         z = self._latent(f"{name}_latent", rewrap(fn, prior.latent.expand(prior.batch_shape)))
-        if noise == "none" or not isinstance(prior, VAEPrior):
+        if noise == "none":
             return None, prior.decode(z)
         if noise == "centered":
             return rewrap(fn, prior.event_given(z)), obs
@@ -74,7 +76,7 @@ class LatentReparam(Reparam):
         return None, loc + scale * numpyro.sample(f"{name}_noise", white)
 
     def _noise(self, name: str, prior: Prior, obs: Any) -> str:
-        if not isinstance(prior, VAEPrior):
+        if prior.density != "conditional":
             return "none"
         if self.noise is None:
             return "noncentered" if obs is None else "centered"
@@ -90,7 +92,7 @@ class LatentReparam(Reparam):
     def _latent(self, name: str, law: Distribution) -> Any:
         nested = unwrap(law)
         if not isinstance(nested, Prior) or not needs_latent(nested, self.explicit):
-            return numpyro.sample(name, law)
+            return numpyro.sample(name, law, infer={LATENT_SITE: True})
         inner = LatentReparam(explicit=self.explicit)
         fn, value = inner(name, law, None)
         return numpyro.deterministic(name, value) if fn is None else numpyro.sample(name, fn)

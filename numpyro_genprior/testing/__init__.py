@@ -9,7 +9,13 @@ import jax.random as jr
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.priors import Prior
-from numpyro_genprior.testing import models, pytree, shapes, values  # noqa: F401 (they register)
+from numpyro_genprior.testing import (  # noqa: F401 (they register, fields first)
+    fields,
+    models,
+    pytree,
+    shapes,
+    values,
+)
 from numpyro_genprior.testing.expect import CHECKS
 from numpyro_genprior.testing.values import directional_derivatives
 

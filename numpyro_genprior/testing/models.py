@@ -149,7 +149,7 @@ def _predictive(prior: Prior, key: jax.Array) -> None:
     expect_sites(prior, explicit, shapes, (2,), "Predictive(parallel=True)")
     event = decoded(prior, draws["x_latent"])
     if prior.density == "conditional":
-        loc, scale = prior.event_loc_scale(draws["x_latent"])  # type: ignore[attr-defined]
+        loc, scale = prior.event_loc_scale(draws["x_latent"])
         event = loc + scale * draws["x_noise"]
     what = "The event is not made of its latent"
     expect_close(draws["x"], event, what, remedy="keep the generator a function of the latent")

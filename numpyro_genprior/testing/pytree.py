@@ -16,13 +16,6 @@ from numpyro_genprior.testing.expect import check, decoded, draw, expect, expect
 @check
 def _pytree(prior: Prior, key: jax.Array) -> None:
     """Jit argument and return value, one trace for two sets of weights, copies, stacking."""
-    lost = set(vars(prior)) - set(vars(jax.tree.map(lambda leaf: leaf, prior)))
-    expect(
-        not lost,
-        "Flattening the prior loses attributes",
-        got=", ".join(sorted(lost)),
-        remedy="list arrays and networks in pytree_data_fields, the rest in pytree_aux_fields",
-    )
     traces = []
 
     @jax.jit
@@ -66,6 +59,8 @@ def _pytree(prior: Prior, key: jax.Array) -> None:
 @check
 def _pickling(prior: Prior, key: jax.Array) -> None:
     """Pickling works, or is refused with the name of ngp.save."""
+    if "<locals>" in type(prior).__qualname__:
+        return  # no class inside of a function can be pickled
     try:
         pickle.dumps(prior)
     except (TypeError, AttributeError, pickle.PicklingError) as error:

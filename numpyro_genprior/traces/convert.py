@@ -126,12 +126,12 @@ def to_arviz(
     draw = None if model is None else ModelDraws(model, arguments, sites, batch_size)
     flat = {name: value.reshape(number, *value.shape[2:]) for name, value in samples.items()}
     key_prior, key_predictive = _keys(key, _wants_draws(prior, posterior_predictive), draw)
-    if _is_count(prior) and int(prior) < 1:  # type: ignore[arg-type]
+    if not (prior is None or isinstance(prior, Mapping) or (_is_count(prior) and prior > 0)):
         raise ValueError(
             message(
                 "to_arviz: this is no number of prior draws",
-                expected="a positive integer",
-                got=prior,
+                expected="a positive integer, or the draws by site",
+                got=repr(prior),
                 remedy="pass e.g. prior=500, or None for no prior groups",
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -121,7 +122,7 @@ class Draws:
         size = BATCH_ELEMENTS // max(math.prod(self.event_shape), 1)
         if batch_size is not None:
             size = batch_size
-        if batch_size is not None and batch_size < 1:
+        if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size > 0):
             raise ValueError(
                 message(
                     f"{caller}: batch_size is not a number of draws",

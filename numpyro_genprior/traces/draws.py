@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -45,7 +46,7 @@ class ModelDraws:
     ) -> None:
         self.model, self.sites, self._arguments = model, sites, arguments
         one_draw = max(sum(math.prod(site.shape) for site in sites.values()), 1)
-        if batch_size is not None and batch_size < 1:
+        if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size > 0):
             raise ValueError(
                 message(
                     "to_arviz: batch_size is not a number of draws",

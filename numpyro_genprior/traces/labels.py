@@ -74,7 +74,17 @@ class Labels:
     def _check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         seen: dict[str, tuple[str, int]] = {}
         for name, shape in shapes.items():
-            for dim, size in zip(self.dims[name], shape, strict=True):
+            dims = self.dims[name]
+            if len({"chain", "draw", *dims}) < len(dims) + 2:
+                raise ValueError(
+                    message(
+                        f"to_arviz: the dimensions of {name!r} are not told apart",
+                        expected="different names, other than chain and draw",
+                        got=tuple(dims),
+                        remedy="give each dimension of the event, and each plate, its own name",
+                    )
+                )
+            for dim, size in zip(dims, shape, strict=True):
                 other, known = seen.setdefault(dim, (name, size))
                 if size != known:
                     raise ValueError(

@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from numpyro.infer import init_to_sample
 
 from numpyro_genprior.priors import Prior, StandardNormal
+from numpyro_genprior.sites.reparam import LATENT_SITE
 from numpyro_genprior.sites.wrappers import unwrap
 from numpyro_genprior.traces.arguments import Arguments, rebuild
 
@@ -99,12 +100,22 @@ def _site(trace: Any, name: str) -> Site:
 
 
 def _role(trace: Any, name: str) -> str:
-    if name.endswith("_latent"):
+    if _is_latent(trace, name):
         return "latent"
-    if name.endswith("_noise") and f"{name.removesuffix('_noise')}_latent" in trace:
+    base = name.removesuffix("_noise")
+    if base != name and _is_latent(trace, f"{base}_latent"):
         return "noise"
     is_prior = isinstance(unwrap(trace[name].get("fn")), Prior)
-    return "event" if is_prior or f"{name}_latent" in trace else ""
+    return "event" if is_prior or _is_latent(trace, f"{name}_latent") else ""
+
+
+def _is_latent(trace: Any, name: str) -> bool:
+    """Whether a site is the latent of a prior, or made of one: not any site of such a name."""
+    if name not in trace:
+        return False
+    if trace[name].get("infer", {}).get(LATENT_SITE):
+        return True
+    return name.endswith("_latent") and _is_latent(trace, f"{name}_latent")
 
 
 def _batch_ndim(trace: Any, name: str, plates: tuple[tuple[str, int, int], ...]) -> int:
@@ -112,7 +123,7 @@ def _batch_ndim(trace: Any, name: str, plates: tuple[tuple[str, int, int], ...])
     if site["type"] == "sample":
         return jnp.ndim(site["value"]) - site["fn"].event_dim
     latent = f"{name}_latent"
-    if latent in trace:  # made of it, in the same plates
+    if _is_latent(trace, latent):  # made of it, in the same plates
         return _batch_ndim(trace, latent, plates)
     return max((-dim for _, dim, _ in plates), default=0)
 

@@ -22,7 +22,6 @@ from numpyro_genprior.train.loop import (
     adam,
     augmented,
     check_data,
-    check_positive,
     partition,
     split_rows,
     typed_key,
@@ -105,7 +104,6 @@ def fit_flow(
     grid (8-bit images): the likelihood then has no maximum. Add noise with ``augment``.
     """
     events = check_data("data", data)
-    check_positive(batch_size=batch_size)
     event_shape = jax.eval_shape(lambda x: augmented(augment, jr.key(0), x), events).shape[1:]
     conditions = _check_conditions(condition, events.shape[0])
     split_key, flow_key, augment_key, val_key, run_key = jr.split(typed_key(key), 5)
@@ -184,7 +182,7 @@ def _default_flow(
             f"{conditions.shape}. Flatten them or give `flow`."
         )
     scale = jnp.std(events, axis=0)
-    constant = int(jnp.sum(scale <= 0.0))
+    constant = int(jnp.sum(jnp.min(events, axis=0) == jnp.max(events, axis=0)))
     if constant:
         raise ValueError(
             f"{constant} of {scale.size} coordinates of `data` are constant, and no density holds "

@@ -21,8 +21,10 @@ from numpyro_genprior.train.loop import (
     Epochs,
     FitResult,
     augmented,
+    check_augment,
+    check_count,
     check_data,
-    check_positive,
+    check_rate,
     partition,
     split_rows,
     typed_key,
@@ -128,7 +130,9 @@ def fit_gan(
     mends.
     """
     events = check_data("data", data)
-    check_positive(latent_size=latent_size, batch_size=batch_size)
+    check_count(latent_size=latent_size)
+    check_augment(augment, events)
+    latent_size = int(latent_size)
     if not 0.0 <= ema < 1.0:
         raise ValueError(f"`ema` must lie in [0, 1), got {ema}; 0.999 is usual.")
     if penalty < 0.0:
@@ -136,8 +140,8 @@ def fit_gan(
     event_shape = events.shape[1:]
     split_key, net_key, val_key, run_key = jr.split(typed_key(key), 4)
     train_rows, val_rows = split_rows(
-        split_key, events.shape[0], batch_size=batch_size, val_fraction=val_fraction
-    )
+        split_key, events.shape[0], batch_size=batch_size, val_fraction=val_fraction, min_val=2
+    )  # a distance among them takes two
     generator_key, critic_key = jr.split(net_key)
     if generator is None:
         unit = bool(jnp.min(events) >= 0.0) and bool(jnp.max(events) <= 1.0)
@@ -148,6 +152,8 @@ def fit_gan(
     _check_nets(generator, critic, latent_size, event_shape)
     gen, gen_static = partition(generator)
     cri, cri_static = partition(critic)
+    if optimizer is None:
+        check_rate(learning_rate)
     optimiser = optimizer or optax.adam(learning_rate, b1=0.0, b2=0.99)
 
     noise_key, augment_key = jr.split(val_key)

@@ -21,6 +21,8 @@ from numpyro_genprior.train.loop import (
     FitResult,
     adam,
     augmented,
+    check_augment,
+    check_count,
     check_data,
     check_positive,
     partition,
@@ -127,7 +129,10 @@ def fit_vae(
     encoder learns them by heart (train and val part early).
     """
     events = check_data("data", data)
-    check_positive(latent_size=latent_size, batch_size=batch_size, beta=beta)
+    check_count(latent_size=latent_size)
+    check_positive(beta=beta)
+    check_augment(augment, events)
+    latent_size = int(latent_size)
     event_shape = events.shape[1:]
     split_key, decoder_key, encoder_key, val_key, run_key = jr.split(typed_key(key), 5)
     train_rows, val_rows = split_rows(
@@ -148,6 +153,11 @@ def fit_vae(
     if scale is not None:
         check_positive(scale=scale)
     learnt = scale is None and not two_outputs
+    if learnt and bool(jnp.min(events) == jnp.max(events)):
+        raise ValueError(
+            f"All elements of `data` are {float(events.ravel()[0]):g}, and no scale of the "
+            "decoder's noise can be learnt from them. Give `scale`, or check the data."
+        )
     log_scale = jnp.log(jnp.std(events[train_rows])) if learnt else None
     params, static = partition((decoder, encoder, log_scale))
 

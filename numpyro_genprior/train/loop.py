@@ -50,7 +50,7 @@ class FitResult:
 
     def __str__(self) -> str:
         lines = [
-            f"{type(self.prior).__name__} trained for {len(self.losses['train'])} epochs; "
+            f"{type(self.prior).__name__} trained for {_epochs(self.losses)}; "
             f"stopped by {self.stopped}; weights of epoch {self.best_epoch} kept"
         ]
         if self.best_epoch > 0:
@@ -63,9 +63,14 @@ class FitResult:
         return "\n".join(lines)
 
 
+def _epochs(losses: Mapping[str, list[float]]) -> str:
+    number = len(losses["train"])
+    return f"{number} epoch{'' if number == 1 else 's'}"
+
+
 def typed_key(key: PRNGKeyArray) -> PRNGKeyArray:
     """Accept both kinds of PRNG key and return the typed one."""
-    array = jnp.asarray(key)
+    array = jnp.zeros(()) if key is None else jnp.asarray(key)
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) and array.shape == ():
         return array
     if array.dtype == jnp.uint32 and array.ndim == 1:
@@ -106,16 +111,34 @@ def check_positive(**values: float) -> None:
             raise ValueError(f"`{name}` must be positive, got {value}.")
 
 
+def check_count(**values: int) -> None:
+    """Raise unless each value is a positive integer."""
+    for name, value in values.items():
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+
+
+def check_augment(augment: Augment | None, data: Array) -> None:
+    """Raise unless the augmentation keeps the shape of an event."""
+    shape = jax.eval_shape(lambda x: augmented(augment, jr.key(0), x), data).shape[1:]
+    if shape != data.shape[1:]:
+        raise ValueError(
+            f"`augment` must return an event of the shape {data.shape[1:]} that it was given, got "
+            f"{shape}. Change the shape of `data` before training."
+        )
+
+
 def split_rows(
-    key: PRNGKeyArray, rows: int, *, batch_size: int, val_fraction: float
+    key: PRNGKeyArray, rows: int, *, batch_size: int, val_fraction: float, min_val: int = 1
 ) -> tuple[Array, Array]:
     """Draw the indices of training and of validation rows."""
+    check_count(batch_size=batch_size)
     if not 0.0 < val_fraction < 1.0:
         raise ValueError(
             f"`val_fraction` must lie between 0 and 1, got {val_fraction}. "
             "Early stopping needs validation rows; 0.1 is usual."
         )
-    num_val = max(1, round(val_fraction * rows))
+    num_val = max(min_val, round(val_fraction * rows))
     if rows - num_val < batch_size:
         raise ValueError(
             f"`batch_size` must not exceed the training rows: got batch_size={batch_size} with "
@@ -140,12 +163,19 @@ def augmented(augment: Augment | None, key: PRNGKeyArray, rows: Array) -> Array:
     return jax.vmap(augment)(jr.split(key, rows.shape[0]), rows)
 
 
+def check_rate(learning_rate: optax.ScalarOrSchedule) -> None:
+    """Raise for a negative learning rate; a rate of zero trains nothing, and is allowed."""
+    if not callable(learning_rate) and not float(learning_rate) >= 0:
+        raise ValueError(f"`learning_rate` must not be negative, got {learning_rate}.")
+
+
 def adam(
     learning_rate: optax.ScalarOrSchedule, optimizer: optax.GradientTransformation | None
 ) -> optax.GradientTransformation:
     """Return the optimiser given, or Adam with the gradient's global norm clipped."""
     if optimizer is not None:
         return optimizer
+    check_rate(learning_rate)
     return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(learning_rate))
 
 
@@ -188,7 +218,7 @@ class Epochs:
         description: str,
     ) -> tuple[Any, dict[str, list[float]], str, int]:
         """Return the kept weights, the losses, the reason for stopping and the epoch kept."""
-        check_positive(batch_size=batch_size, max_epochs=max_epochs, patience=patience)
+        check_count(max_epochs=max_epochs, patience=patience)
         step, evaluate = jax.jit(self.step), jax.jit(self.evaluate)
         num_batches = train_rows.shape[0] // batch_size
         losses: dict[str, list[float]] = {}
