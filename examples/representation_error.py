@@ -90,7 +90,7 @@ def figure(truth: Any, draws: dict[str, Any], coverage: dict[str, Any], path: Pa
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--digits", type=int, default=5, help="how many to reconstruct, up to 5")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("."))
