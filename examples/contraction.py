@@ -1,6 +1,6 @@
 """How fast does a posterior shrink to the truth? A smooth prior, and a flow whose map is not.
 
-    python examples/contraction.py                  # two minutes on two cores
+    python examples/contraction.py                  # a minute on one core
     python examples/contraction.py --out results
 
 A curve on [0, 1] is seen through an operator that smooths it, with less and less noise. Two priors:
@@ -148,21 +148,10 @@ def draw(found: dict[str, Any], theory: float, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, ax = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
-    for (name, result), marker in zip(found.items(), "os", strict=True):
-        middle = np.sqrt(np.mean(result.radius**2, axis=1))
-        low, high = np.quantile(result.radius, [0.1, 0.9], axis=1)
-        label = f"{name}: noise$^{{{result.rates['radius'].exponent:.2f}}}$"
-        (line,) = ax.loglog(result.values, middle, marker=marker, label=label)
-        ax.fill_between(result.values, low, high, color=line.get_color(), alpha=0.2, lw=0)
-    first = found["Gaussian series"]
-    start = np.sqrt(np.mean(first.radius[0] ** 2)) * 0.8
-    slope = start * (first.values / first.values[0]) ** theory
-    ax.loglog(first.values, slope, "k--", lw=1, label=f"theory, Gaussian: noise$^{{{theory:.2f}}}$")
-    ax.invert_xaxis()
+    ax: Any = ngp.plots.contraction(found, theory=theory)
+    figure = ax.figure
     ax.set_xlabel("standard deviation of the noise")
     ax.set_ylabel("rms distance of draws from the truth")
-    ax.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)

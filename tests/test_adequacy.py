@@ -218,3 +218,16 @@ def test_event_scale_of_digits():
 def test_errors(build, error, words):
     with pytest.raises(error, match=words):
         build(jax.random.key(0))
+
+
+def test_out_of_range_says_why():
+    """An event that the prior finds improbable is not an event that there is none of."""
+    from numpyro_genprior.diagnostics import Adequacy
+
+    def text(explained, refit_latent_p):
+        return repr(Adequacy("out_of_range", 50.0, 20.0, 0.003, 0.1, 60.0, 9, 1e-6, explained, 1.4,
+                             refit_latent_p, 0.5, None, 0.0, 0.0, {}))  # fmt: skip
+
+    assert "all but impossible" in text(0.9, 1e-5)
+    assert "no event of the prior explains" in text(0.1, 1e-5)
+    assert "no event of the prior explains" in text(0.9, 0.5)

@@ -68,7 +68,7 @@ def test_decoder_collapse_and_jacobian_spectrum(key):
 @pytest.mark.parametrize(
     "name",
     ["sensitivity_spectrum", "latent_shrinkage", "decoder_collapse", "jacobian_spectrum",
-     "event_directions"],
+     "event_directions", "contraction", "adequacy", "coverage", "sbc_ranks"],
 )  # fmt: skip
 def test_another_object_is_refused(name):
     with pytest.raises(TypeError, match=r"Pass ngp\.diagnostics\."):
@@ -92,3 +92,54 @@ def test_calibration(rng):
     covered = Coverage(levels, part, {"x": np.full(2, 0.02)}, {}, 50, 127, 0.05, health)
     ax = ngp.plots.coverage(covered)
     np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), [0.2, 0.5])
+
+
+def test_contraction():
+    from numpyro_genprior.diagnostics import Contraction
+
+    noise, ones = np.array([0.1, 0.01, 0.001]), np.ones((3, 4)) * [1.0, 1.01, 1.02, 1.03]
+    zeros = np.zeros(3, int)
+    quick = Contraction("noise", noise, 3 * noise[:, None] * ones, 4 * noise[:, None] * ones,
+                        zeros, 0)  # fmt: skip
+    slow = Contraction("noise", noise, noise[:, None] ** 0.5 * ones, 0 * ones, zeros, 0)
+    ax = ngp.plots.contraction(quick, theory=0.5)
+    radius, error, spread, theory = ax.lines
+    rms = np.sqrt(np.mean(ones[0] ** 2))
+    np.testing.assert_allclose(radius.get_ydata(), 5 * noise * rms)
+    np.testing.assert_allclose(error.get_ydata(), 3 * noise * rms)
+    np.testing.assert_allclose(spread.get_ydata(), 4 * noise * rms)
+    assert radius.get_label() == "radius, noise$^{1.00}$"
+    drawn = theory.get_ydata()
+    np.testing.assert_allclose(drawn[1:] / drawn[:-1], 10**-0.5)
+    assert ax.get_xlim()[0] > ax.get_xlim()[1]  # less noise to the right
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0.1", "0.01", "0.001"]
+    given = pyplot.figure().add_subplot()
+    assert ngp.plots.contraction({"a": quick, "b": slow}, ax=given) is given
+    assert [line.get_label()[0] for line in given.lines] == ["a", "b"]
+    np.testing.assert_allclose(given.lines[1].get_ydata(), noise**0.5 * rms)
+    given.figure.canvas.draw()
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (50,), (3, 4, 5), (), (400, 4)])
+def test_adequacy(shape, rng):
+    from numpyro_genprior.diagnostics import Adequacy
+
+    residual, direction = rng.normal(size=shape), rng.normal(size=shape)
+    n = residual.size
+
+    def found(residual, direction, verdict="adequate"):
+        return Adequacy(verdict, 1.2 * n, 0.9 * n, 0.3, 0.4, 2.0, 2, 0.4, 0.9, 1.0, 0.4, None,
+                        None, residual, direction, {})  # fmt: skip
+
+    figure = ngp.plots.adequacy(found(residual, direction))
+    assert figure.get_suptitle() == "Adequate"
+    for panel, values in zip(figure.axes, (residual, direction), strict=False):
+        image = min(shape, default=0) > 1 and len(shape) == 2
+        shown = panel.images[0].get_array() if image else panel.lines[-1].get_ydata()
+        np.testing.assert_allclose(shown, values if image else values.ravel())
+    figure.canvas.draw()
+    given = pyplot.figure().add_subplot()
+    several = found({"y": residual, "u": 90 * direction}, {"y": direction, "u": residual})
+    assert ngp.plots.adequacy(several, site="u", ax=given) is given
+    with pytest.raises(ValueError, match="Pass site='y'"):
+        ngp.plots.adequacy(several)

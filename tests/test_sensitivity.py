@@ -1,5 +1,7 @@
 """`diagnostics.sensitivity` against closed forms of linear models, and finite differences."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +118,11 @@ def test_low_rank_has_the_first_directions():
     np.testing.assert_allclose(np.diag(overlap), 1, atol=1e-3)
     np.testing.assert_allclose(found.largest_discarded, s[10], rtol=0.05)
     assert "10 directions were sought" in repr(found)
+    assert "the others left to the prior" in repr(found)
+    short = repr(dataclasses.replace(found, largest_discarded=3.0))  # as if rank had been too low
+    assert "at least" in short
+    assert "left to the prior" not in short
+    assert "invention" not in short
     np.testing.assert_allclose(found.fisher(), matrix.T @ matrix, atol=1e-3 * s[0] ** 2)
 
 

@@ -112,6 +112,11 @@ class Adequacy:
             "noise.",
             OUTSIDE: "Out of range: no event of the prior explains these data.",
         }
+        if self.verdict == OUTSIDE and self.explained >= HALF and self.refit_latent_p_value < FAR:
+            said[OUTSIDE] = (
+                "Out of range: what explains these data is an event that the prior finds all but "
+                "impossible."
+            )
         lines = [
             said[self.verdict],
             f"  χ² {self.chi2:.4g} where {self.degrees:.4g} is expected (p {_p(self.p_value)}): "

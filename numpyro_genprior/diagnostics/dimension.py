@@ -85,10 +85,11 @@ class EffectiveDimension:
         ]
         if self.verdict == SINGULAR:
             lines.append(
-                "  The law lies on a manifold of fewer dimensions than the event: it has no "
-                "density, and what is off the manifold is impossible under it. "
+                "  Decoder noise apart, the law lies on a manifold of fewer dimensions than the "
+                "event: it has no density, and what is off the manifold is impossible under it. "
+                'The noise of a `VAEPrior` is its width (not with noise="none"); '
                 "`GANPrior.thicken(scale)`, with `estimate_event_scale` of held-out events, gives "
-                "it a width."
+                "one to others."
             )
         if self.exact:
             log_dets = np.asarray(self.log_dets)

@@ -178,10 +178,12 @@ class Sensitivity:
         s, k = np.asarray(self.singular_values), self.num_identifiable
         size, draws = self.posterior.size, len(self.points)
         where = "at one point" if draws == 1 else f"averaged over {draws} draws"
+        missing = not self.complete and self.largest_discarded > 1
         lines = [
             f"Sensitivity of the data to {number(size, 'latent coordinate')}, {where}: "
-            f"{number(k, 'direction')} identified (s > 1), "
-            f"{size - k if self.complete else 'the others'} left to the prior.",
+            f"{'at least ' if missing else ''}{number(k, 'direction')} identified (s > 1), "
+            f"{size - k if self.complete else 'the others'} "
+            f"{'not looked at' if missing else 'left to the prior'}.",
             f"  singular values s: {_listed(s)}",
             f"  posterior over prior sd, 1/√(1 + s²): {_listed(1 / np.sqrt(1 + s**2))}",
             f"  the data add {self.information:.1f} nats to the prior",
@@ -190,13 +192,9 @@ class Sensitivity:
             lines.append(
                 f"  {len(s)} directions were sought; the largest s beyond them is about "
                 f"{self.largest_discarded:.2g}"
-                + (
-                    ": raise rank, identified ones are missing"
-                    if self.largest_discarded > 1
-                    else ""
-                )
+                + (": raise rank, identified ones are missing" if missing else "")
             )
-        if k < size:
+        if k < size and not missing:
             lines.append(
                 "What an event shows along directions that are not identified is the prior's "
                 "invention: look at event_directions."

@@ -3,6 +3,8 @@
 from numpyro_genprior.plots.calibration import coverage, sbc_ranks
 from numpyro_genprior.plots.directions import event_directions
 from numpyro_genprior.plots.images import posterior_images
+from numpyro_genprior.plots.ladder import contraction
+from numpyro_genprior.plots.misfit import adequacy
 from numpyro_genprior.plots.spectrum import (
     decoder_collapse,
     jacobian_spectrum,
@@ -11,6 +13,8 @@ from numpyro_genprior.plots.spectrum import (
 )
 
 __all__ = [
+    "adequacy",
+    "contraction",
     "coverage",
     "decoder_collapse",
     "event_directions",
