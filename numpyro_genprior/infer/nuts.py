@@ -197,7 +197,7 @@ class FisherNUTS(_FisherKernel):
     key
         Random key of that search; the same for all chains. None: a fixed one.
     rank
-        Of the whitening, see `fisher_whitening`. None: dense up to 512 coordinates.
+        Of the whitening, see `fisher_whitening`. None: dense up to 1024 coordinates.
     num_starts
         Starts of the search.
     step_size, target_accept_prob, max_tree_depth, dense_mass, adapt_mass_matrix

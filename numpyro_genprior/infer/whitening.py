@@ -13,7 +13,7 @@ from numpyro.distributions.transforms import LowerCholeskyAffine, Transform
 
 from numpyro_genprior.infer.posterior import Linearised, Posterior
 
-DENSE = 512  # largest number of coordinates whose covariance is formed
+DENSE = 1024  # largest number of coordinates whose covariance is formed
 RANK = 128  # rank beyond that, when none is asked for
 OVERSAMPLING, ITERATIONS = 10, 4
 ENTRIES = 20_000_000  # largest Jacobian that is formed
@@ -150,7 +150,7 @@ def fisher_whitening(
     posterior, xi
         The metric is ``prior precision + JᵀJ`` of `posterior` at `xi`, the map's location too.
     rank
-        Number of directions. None: all of them (a dense map) up to 512 coordinates, 128 beyond.
+        Number of directions. None: all of them (a dense map) up to 1024 coordinates, 128 beyond.
 
     Returns
     -------
