@@ -1,6 +1,7 @@
 """`decoder_collapse` and `posterior_collapse` against theory."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -45,6 +46,54 @@ def test_a_linear_vae_keeps_the_directions_that_theory_says(beta, num_active, ve
     assert words[verdict] in repr(found)
 
 
+def linear_vae(sensitivity, *, beta=1.0, encoder=True):
+    """A linear VAE of unit noise with the optimal encoder for this β, and its KL."""
+    s = np.asarray(sensitivity, np.float32)
+    variance = 1 / (1 + s**2 / beta)
+    gain = variance * s / beta
+    net = jax.tree_util.Partial(_encode, gain, jnp.sqrt(variance)) if encoder else None
+    kl = 0.5 * (
+        gain**2 * (s**2 + 1) + variance - 1 - np.log(variance)
+    )  # over events x ~ N(0, s²+1)
+    decoder = jax.tree_util.Partial(jnp.multiply, jnp.asarray(s))
+    return ngp.VAEPrior(decoder, len(s), scale=1.0, encoder=net), kl
+
+
+def _encode(gain, sd, x):
+    return gain * x, sd
+
+
+@pytest.mark.parametrize("encoder", [True, False])
+def test_a_latent_that_carries_next_to_nothing_is_collapsed(encoder, key):
+    """Each unit above Burda's threshold, and all together far below one bit."""
+    prior, kl = linear_vae([0.15] * 5 + [0.05], encoder=encoder)
+    assert kl.sum() < 0.1
+    found = decoder_collapse(prior, key)
+    assert (found.num_active, found.verdict) == (0, "ignores_latent")
+    assert repr(found).startswith("The decoder ignores its latent: no unit of 6")
+    assert ("learns next to nothing" in repr(found)) == encoder
+    # one unit of a third of a nat does not make the others more than they are
+    prior, _ = linear_vae([1.1] + [0.15] * 5, encoder=encoder)
+    found = decoder_collapse(prior, key)
+    np.testing.assert_array_equal(found.active, [True] + [False] * 5)
+
+
+def test_units_that_matter_little_beside_others_are_barely_active(key):
+    prior, kl = linear_vae([5.0, 4.0, 0.3, 3.0, 3.0, 3.0])
+    found = decoder_collapse(prior, key)
+    assert found.verdict == "healthy"
+    np.testing.assert_array_equal(found.faint, kl < 0.1)
+    assert "6 of 6 latents active, 1 of them barely (2: less than 0.1 nats)" in repr(found)
+
+
+def test_an_encoder_that_a_large_beta_shut_is_named_first(key):
+    """The decoder moves the event by more than its noise; the encoder gives the prior."""
+    prior, kl = linear_vae([1.2] * 6, beta=100.0)
+    found = decoder_collapse(prior, key)
+    assert kl.sum() < 0.1
+    assert repr(found).startswith("The encoder learns next to nothing of an event")
+
+
 def test_sensitivity_of_a_linear_decoder(key):
     weights = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
     weights[:, 1] *= 0.01
@@ -78,8 +127,8 @@ def test_a_generator_that_ignores_its_latent(key):
 
 
 def test_shipped_priors_are_healthy(key):
-    for name in ("digits_vae", "digits_gan"):
-        found = decoder_collapse(ngp.pretrained.load(name), key, num_draws=8)
+    for name, number in (("digits_vae", 8), ("mnist_vae", 64), ("digits_gan", 8)):
+        found = decoder_collapse(ngp.pretrained.load(name), key, num_draws=number)
         assert found.verdict == "healthy", name
 
 
