@@ -170,6 +170,20 @@ def test_it_sees_shifts_spreads_and_modes():
     np.testing.assert_array_equal(turned.informed, [True, False])
 
 
+def test_events_and_scales_among_the_draws_are_left_out():
+    """As ``get_samples`` gives them: their priors are not N(0, 1), and they would look informed."""
+    rng = np.random.default_rng(7)
+    z = rng.normal(size=(2, 500, 3))
+    draws = {"x": np.tanh(5 * z), "x_latent": z, "x_noise": rng.normal(size=(2, 500, 2, 2))}
+    draws["sigma"] = 0.1 * np.abs(rng.normal(size=(2, 500)))
+    found = posterior_collapse(draws)
+    assert found.verdict == "collapsed"
+    assert found.names[2:4] == ("x_latent[2]", "x_noise[0]")
+    assert "Not looked at: x, sigma" in repr(found)
+    deeper = posterior_collapse({"x_latent": np.exp(z), "x_latent_latent": z})
+    assert deeper.names == tuple(f"x_latent_latent[{i}]" for i in range(3))
+
+
 def test_too_few_effective_draws_are_not_collapse():
     walk = np.cumsum(0.02 * np.random.default_rng(5).normal(size=(1, 200, 1)), axis=1)
     assert posterior_collapse(walk).verdict == "undecided"
@@ -181,6 +195,7 @@ def test_after_inference(key):
     @ngp.latent
     def model(y):
         x = numpyro.sample("x", ngp.GANPrior(lambda z: jnp.stack([z[0], z[1], z[2]]), 3))
+        numpyro.sample("weights", dist.Dirichlet(jnp.ones(2)))  # has no normal coordinates
         numpyro.sample("y", dist.Normal(x[0], 0.5), obs=y)
 
     mcmc = MCMC(
@@ -195,6 +210,7 @@ def test_after_inference(key):
     found = posterior_collapse(mcmc)
     np.testing.assert_array_equal(found.informed, [True, False, False])
     assert found.names[0] == "x_latent[0]"
+    assert "Not looked at: weights" in repr(found)
     errors = found.error[0] * np.array([1.0, 1.0])
     np.testing.assert_allclose(found.mean[0], 0.32, atol=5 * errors[0])
     np.testing.assert_allclose(found.shrinkage[0], 0.2, atol=5 * 0.2 * np.sqrt(2) * errors[1])
@@ -207,6 +223,8 @@ def test_after_inference(key):
         (np.full((2, 50, 3), np.nan), "not finite"),
         ({}, "no draws"),
         (np.zeros(5), "no dimension of latents"),
+        ({"x_latent": np.zeros((300, 10, 3))}, "group_by_chain=True"),  # a plate of 10
+        ({"a": np.zeros((2, 50, 3)), "b": np.zeros((2, 50))}, "cannot tell chains from draws"),
     ],
 )
 def test_mistakes_in_draws(draws, match):
