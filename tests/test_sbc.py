@@ -16,10 +16,10 @@ from scipy import stats
 import numpyro_genprior as ngp
 from numpyro_genprior.diagnostics import sbc, tarp
 from numpyro_genprior.diagnostics.health import Health, effective
-from numpyro_genprior.diagnostics.sbc import SBC
 from numpyro_genprior.diagnostics.inference_runs import Batch
 from numpyro_genprior.diagnostics.ranking import ranked
 from numpyro_genprior.diagnostics.ranks import bands, chi_squared, holm, rank
+from numpyro_genprior.diagnostics.sbc import SBC
 from numpyro_genprior.diagnostics.simulation import evaluate, read_sites, simulate
 
 MIXING = jnp.array([[1.0, 0.95], [0.95, 1.0]])
