@@ -61,8 +61,8 @@ class Health:
         lines = [f"  trouble in some of {self.num_replications} replications: {'; '.join(parts)}"]
         if not self.sound and (self.num_unmixed or self.num_short):
             lines.append(
-                "  chains that are too short look like a wrong posterior: raise num_warmup and thin "
-                "before you blame the model or the method"
+                "  chains that are too short look like a wrong posterior: raise num_warmup and "
+                "thin before you blame the model or the method"
             )
         return lines
 
