@@ -1,6 +1,7 @@
 """`decoder_collapse` and `posterior_collapse` against theory."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -45,6 +46,54 @@ def test_a_linear_vae_keeps_the_directions_that_theory_says(beta, num_active, ve
     assert words[verdict] in repr(found)
 
 
+def linear_vae(sensitivity, *, beta=1.0, encoder=True):
+    """A linear VAE of unit noise with the optimal encoder for this β, and its KL."""
+    s = np.asarray(sensitivity, np.float32)
+    variance = 1 / (1 + s**2 / beta)
+    gain = variance * s / beta
+    net = jax.tree_util.Partial(_encode, gain, jnp.sqrt(variance)) if encoder else None
+    kl = 0.5 * (
+        gain**2 * (s**2 + 1) + variance - 1 - np.log(variance)
+    )  # over events x ~ N(0, s²+1)
+    decoder = jax.tree_util.Partial(jnp.multiply, jnp.asarray(s))
+    return ngp.VAEPrior(decoder, len(s), scale=1.0, encoder=net), kl
+
+
+def _encode(gain, sd, x):
+    return gain * x, sd
+
+
+@pytest.mark.parametrize("encoder", [True, False])
+def test_a_latent_that_carries_next_to_nothing_is_collapsed(encoder, key):
+    """Each unit above Burda's threshold, and all together far below one bit."""
+    prior, kl = linear_vae([0.15] * 5 + [0.05], encoder=encoder)
+    assert kl.sum() < 0.1
+    found = decoder_collapse(prior, key)
+    assert (found.num_active, found.verdict) == (0, "ignores_latent")
+    assert repr(found).startswith("The decoder ignores its latent: no unit of 6")
+    assert ("learns next to nothing" in repr(found)) == encoder
+    # one unit of a third of a nat does not make the others more than they are
+    prior, _ = linear_vae([1.1] + [0.15] * 5, encoder=encoder)
+    found = decoder_collapse(prior, key)
+    np.testing.assert_array_equal(found.active, [True] + [False] * 5)
+
+
+def test_units_that_matter_little_beside_others_are_barely_active(key):
+    prior, kl = linear_vae([5.0, 4.0, 0.3, 3.0, 3.0, 3.0])
+    found = decoder_collapse(prior, key)
+    assert found.verdict == "healthy"
+    np.testing.assert_array_equal(found.faint, kl < 0.1)
+    assert "6 of 6 latents active, 1 of them barely (2: less than 0.1 nats)" in repr(found)
+
+
+def test_an_encoder_that_a_large_beta_shut_is_named_first(key):
+    """The decoder moves the event by more than its noise; the encoder gives the prior."""
+    prior, kl = linear_vae([1.2] * 6, beta=100.0)
+    found = decoder_collapse(prior, key)
+    assert kl.sum() < 0.1
+    assert repr(found).startswith("The encoder learns next to nothing of an event")
+
+
 def test_sensitivity_of_a_linear_decoder(key):
     weights = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
     weights[:, 1] *= 0.01
@@ -78,8 +127,8 @@ def test_a_generator_that_ignores_its_latent(key):
 
 
 def test_shipped_priors_are_healthy(key):
-    for name in ("digits_vae", "digits_gan"):
-        found = decoder_collapse(ngp.pretrained.load(name), key, num_draws=8)
+    for name, number in (("digits_vae", 8), ("mnist_vae", 64), ("digits_gan", 8)):
+        found = decoder_collapse(ngp.pretrained.load(name), key, num_draws=number)
         assert found.verdict == "healthy", name
 
 
@@ -121,6 +170,20 @@ def test_it_sees_shifts_spreads_and_modes():
     np.testing.assert_array_equal(turned.informed, [True, False])
 
 
+def test_events_and_scales_among_the_draws_are_left_out():
+    """As ``get_samples`` gives them: their priors are not N(0, 1), and they would look informed."""
+    rng = np.random.default_rng(7)
+    z = rng.normal(size=(2, 500, 3))
+    draws = {"x": np.tanh(5 * z), "x_latent": z, "x_noise": rng.normal(size=(2, 500, 2, 2))}
+    draws["sigma"] = 0.1 * np.abs(rng.normal(size=(2, 500)))
+    found = posterior_collapse(draws)
+    assert found.verdict == "collapsed"
+    assert found.names[2:4] == ("x_latent[2]", "x_noise[0]")
+    assert "Not looked at: x, sigma" in repr(found)
+    deeper = posterior_collapse({"x_latent": np.exp(z), "x_latent_latent": z})
+    assert deeper.names == tuple(f"x_latent_latent[{i}]" for i in range(3))
+
+
 def test_too_few_effective_draws_are_not_collapse():
     walk = np.cumsum(0.02 * np.random.default_rng(5).normal(size=(1, 200, 1)), axis=1)
     assert posterior_collapse(walk).verdict == "undecided"
@@ -132,6 +195,7 @@ def test_after_inference(key):
     @ngp.latent
     def model(y):
         x = numpyro.sample("x", ngp.GANPrior(lambda z: jnp.stack([z[0], z[1], z[2]]), 3))
+        numpyro.sample("weights", dist.Dirichlet(jnp.ones(2)))  # has no normal coordinates
         numpyro.sample("y", dist.Normal(x[0], 0.5), obs=y)
 
     mcmc = MCMC(
@@ -146,6 +210,7 @@ def test_after_inference(key):
     found = posterior_collapse(mcmc)
     np.testing.assert_array_equal(found.informed, [True, False, False])
     assert found.names[0] == "x_latent[0]"
+    assert "Not looked at: weights" in repr(found)
     errors = found.error[0] * np.array([1.0, 1.0])
     np.testing.assert_allclose(found.mean[0], 0.32, atol=5 * errors[0])
     np.testing.assert_allclose(found.shrinkage[0], 0.2, atol=5 * 0.2 * np.sqrt(2) * errors[1])
@@ -158,6 +223,8 @@ def test_after_inference(key):
         (np.full((2, 50, 3), np.nan), "not finite"),
         ({}, "no draws"),
         (np.zeros(5), "no dimension of latents"),
+        ({"x_latent": np.zeros((300, 10, 3))}, "group_by_chain=True"),  # a plate of 10
+        ({"a": np.zeros((2, 50, 3)), "b": np.zeros((2, 50))}, "cannot tell chains from draws"),
     ],
 )
 def test_mistakes_in_draws(draws, match):

@@ -123,8 +123,12 @@ def test_under_svi_and_neutra():
 
 def test_a_point_that_is_no_mode_is_warned_of():
     guide = fitted()
-    with pytest.warns(UserWarning, match="is not at a mode"):
-        guide.get_transform({"auto_loc": guide.params["auto_loc"] + 1.0})
+    params = {"auto_loc": guide.params["auto_loc"] + 1.0}
+    with pytest.warns(UserWarning, match="is not at a mode.*Run SVI for longer, or start"):
+        guide.get_transform(params)
+    guide.params = params  # as if find_map had ended there
+    with pytest.warns(UserWarning, match="is not at a mode.*Give find_map more steps"):
+        guide.get_transform()
 
 
 def test_directions_beyond_the_rank_are_warned_of():

@@ -188,6 +188,7 @@ def test_a_mode_on_a_crease(rng):
     constant = 2 * np.log(2 * np.pi) + 6 * (0.5 * np.log(2 * np.pi) + np.log(0.3))
     np.testing.assert_allclose(found.energy, best + constant, atol=0.02)
     assert (np.abs(slopes @ np.asarray(found.xi)) < 1e-2).any()
+    assert "a crease of a piecewise linear network" in repr(found)
 
 
 # ---- other laws ----------------------------------------------------------------------------------
@@ -234,6 +235,10 @@ def test_unknown_scale_beside_the_prior():
     np.testing.assert_allclose(found.xi, expected.x, atol=5e-3)
     np.testing.assert_allclose(found.energy, expected.fun, atol=1e-3)
     assert "unconstrained" not in repr(found)
+
+    exact = quiet(model, jnp.full(4, 0.3), num_starts=8)  # met by z = 0.3: σ runs to 0
+    assert exact.values["sigma"] < 1e-5
+    assert "has a scale in .values run to 0?" in repr(exact)
 
     moved = quiet(model, jnp.asarray(y, jnp.float32), num_starts=8, unconstrained=True)
 

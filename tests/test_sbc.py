@@ -15,10 +15,11 @@ from scipy import stats
 
 import numpyro_genprior as ngp
 from numpyro_genprior.diagnostics import sbc, tarp
-from numpyro_genprior.diagnostics.health import effective
+from numpyro_genprior.diagnostics.health import Health, effective
 from numpyro_genprior.diagnostics.inference_runs import Batch
 from numpyro_genprior.diagnostics.ranking import ranked
 from numpyro_genprior.diagnostics.ranks import bands, chi_squared, holm, rank
+from numpyro_genprior.diagnostics.sbc import SBC
 from numpyro_genprior.diagnostics.simulation import evaluate, read_sites, simulate
 
 MIXING = jnp.array([[1.0, 0.95], [0.95, 1.0]])
@@ -262,3 +263,12 @@ def test_errors_say_what_to_do(key, model, options, error, match):
     args = () if model is without_data else (jnp.zeros(2 if model is linear else ()),)
     with pytest.raises(error, match=match):
         sbc(model, key, *args, progress_bar=False, **options)
+
+
+def test_chains_that_have_not_mixed_are_named_beside_the_verdict():
+    ranks = {"x_latent[0]": np.zeros(64, int)}
+    sound, short = Health(64, 0, 0, 0, 0, 15.0), Health(64, 0, 0, 50, 40, 4.0)
+    assert repr(SBC.of(ranks, 15, 0.05, sound)).startswith("Miscalibrated: 1 of 1")
+    said = repr(SBC.of(ranks, 15, 0.05, short))
+    assert said.startswith("Miscalibrated, and inference had trouble, which may be why: 1 of 1")
+    assert "raise num_warmup and thin" in said

@@ -20,6 +20,8 @@ from numpyro_genprior.priors import StandardNormal, VAEPrior, checks
 
 ACTIVE = 0.01  # variance of the posterior mean above which a unit is active (Burda et al. 2016)
 FORGOTTEN, WEAK = 0.01, 1.0  # KL below which, and sensitivity below which, training gave a unit up
+FAINT = 0.1  # KL in nats below which a unit hardly matters
+BIT = float(np.log(2))  # KL of all units below which the latent as a whole hardly matters
 RELATIVE = 1e-4  # without noise: squared sensitivity over the largest one's
 STILL = 1e-6  # squared change of the event over its square, below which nothing moves
 HEALTHY, PARTLY, IGNORED = "healthy", "collapsed_units", "ignores_latent"
@@ -72,6 +74,16 @@ class DecoderCollapse:
         return float(np.exp(-np.sum(shares * np.log(shares))))
 
     @property
+    def faint(self) -> jax.Array:
+        """For each latent, whether it is active by little: a KL below 0.1 nats.
+
+        Without an encoder, ``½ log(1 + s²)`` in its place; without decoder noise, never.
+        """
+        if not self.noise:
+            return jnp.zeros_like(self.active)
+        return self.active & (_information(self.sensitivity, self.kl) < FAINT)
+
+    @property
     def verdict(self) -> str:
         """``"healthy"``, ``"collapsed_units"`` or ``"ignores_latent"``."""
         if self.num_active == 0:
@@ -81,18 +93,35 @@ class DecoderCollapse:
     def __repr__(self) -> str:
         size, unit = len(self.active), "decoder noise sd" if self.noise else "event units"
         s = np.asarray(self.sensitivity)
+        kl = None if self.kl is None else np.asarray(self.kl)
         if self.verdict == IGNORED:
+            told = "" if kl is None else (
+                f" The encoder learns next to nothing of an event: a KL of {kl.sum():.2g} nats "
+                f"over all units, {kl.max():.2g} at most (one bit is 0.69)."
+            )  # fmt: skip
             return (
                 f"The decoder ignores its latent: no unit of {size} moves the event to speak of "
-                f"(at most {s.max():.2g} {unit} a step). Every draw is the same event"
+                f"(at most {s.max():.2g} {unit} a step).{told} Every draw is all but the same event"
                 + (" plus noise" if self.noise else "")
-                + ", and no data can change it. Train again: with a smaller β or one that warms "
-                "up, a smaller decoder scale, or a weaker decoder."
+                + ", and no data can change it to speak of. Train again: with a smaller β or one "
+                "that warms up, a smaller decoder scale, or a weaker decoder."
             )
-        lines = [
-            f"{self.num_active} of {number(size, 'latent')} active; effective rank "
+        lines = []
+        if kl is not None and kl.sum() < BIT:
+            lines.append(
+                f"The encoder learns next to nothing of an event: a KL of {kl.sum():.2g} nats over "
+                f"{number(size, 'latent')}, {kl.max():.2g} at most (one bit is 0.69). Train again "
+                "with a smaller β, or one that warms up, before you use this prior."
+            )
+        faint = np.flatnonzero(np.asarray(self.faint))
+        barely = "" if not len(faint) else (
+            f", {len(faint)} of them barely ({', '.join(map(str, faint))}: less than {FAINT} nats"
+            f"{' each' if len(faint) > 1 else ''})"
+        )  # fmt: skip
+        lines.append(
+            f"{self.num_active} of {number(size, 'latent')} active{barely}; effective rank "
             f"{self.effective_rank:.1f}."
-        ]
+        )
         used = np.flatnonzero(np.asarray(self.active))
         lines.append(
             f"  a unit step of an active latent moves the event by {s[used].min():.3g} to "
@@ -102,11 +131,10 @@ class DecoderCollapse:
             idle = np.flatnonzero(~np.asarray(self.active))
             lines.append(
                 f"  collapsed: {', '.join(map(str, idle))} (at most {s[idle].max():.2g}). Their "
-                "posterior is the prior whatever the data: leave them out when you count latents "
-                "or judge r_hat, or train with a smaller β."
+                "posterior is all but the prior whatever the data: leave them out when you count "
+                "latents or judge r_hat, or train with a smaller β."
             )
-        if self.kl is not None:
-            kl = np.asarray(self.kl)
+        if kl is not None:
             lines.append(
                 f"  encoder: KL of {kl.sum():.1f} nats in all, {kl.min():.2g} to {kl.max():.2g} "
                 "a latent"
@@ -126,8 +154,10 @@ def decoder_collapse(
     where the prior has one (its scale's derivative included). A latent of a linear VAE has a
     posterior mean of variance ``s_i² / (1 + s_i²)``: a unit is active where this exceeds 0.01, the
     threshold of Burda et al.; but not where the encoder's KL is below 0.01 nats and s_i below 1,
-    for then training gave it up and what is left in the decoder is small and random. Without
-    noise, a unit is active where ``s_i²`` exceeds 1e-4 of the largest.
+    for then training gave it up and what is left in the decoder is small and random. Where the KL
+    of all units together is below one bit (0.69 nats), the latent hardly matters, and units below
+    0.1 nats and s_i of 1 are collapsed, too (without an encoder, by ``½ log(1 + s²)``, a linear
+    VAE's KL). Without noise, a unit is active where ``s_i²`` exceeds 1e-4 of the largest.
 
     Parameters
     ----------
@@ -161,7 +191,7 @@ def decoder_collapse(
     ----------
     Burda, Grosse, Salakhutdinov, Importance weighted autoencoders, 2016 (active units). Lucas,
     Tucker, Grosse, Norouzi, Don't blame the ELBO! A linear VAE perspective on posterior collapse,
-    2019.
+    2019 (collapse by the KL of a unit).
 
     Examples
     --------
@@ -193,8 +223,10 @@ def decoder_collapse(
         active = (squares > RELATIVE * jnp.max(squares)) & (moved**2 > STILL)
     else:
         active = squares / (1 + squares) > ACTIVE
-        if kl is not None:
-            active = active & ~((kl < FORGOTTEN) & (squares < WEAK**2))
+        nats = _information(jnp.sqrt(squares), kl)
+        total = jnp.sum(nats if kl is not None else _information(singular, None))
+        least = jnp.where(total < BIT, FAINT, FORGOTTEN if kl is not None else 0.0)
+        active = active & ~((nats < least) & (squares < WEAK**2))
     return DecoderCollapse(jnp.sqrt(squares), singular, directions, active, kl, noise, float(moved))
 
 
@@ -212,6 +244,11 @@ def _moved(posterior: Posterior, points: jax.Array) -> jax.Array:
     n = points.shape[0]
     variance = jnp.sum(jnp.maximum(squares / n - (total / n) ** 2, 0))
     return jnp.sqrt(variance / jnp.maximum(jnp.sum(all_squares) / n, jnp.finfo(zero.dtype).tiny))
+
+
+def _information(sensitivity: jax.Array, kl: jax.Array | None) -> jax.Array:
+    """The KL of each unit; a linear VAE's where there is no encoder."""
+    return 0.5 * jnp.log1p(sensitivity**2) if kl is None else kl
 
 
 def _kl(prior: Any, key: jax.Array, events: ArrayLike | None, number: int) -> jax.Array | None:

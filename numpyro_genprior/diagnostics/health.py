@@ -58,7 +58,13 @@ class Health:
         parts = [f"{count} {what}" for count, what in said if count]
         if not parts:
             return []
-        return [f"  trouble in some of {self.num_replications} replications: {'; '.join(parts)}"]
+        lines = [f"  trouble in some of {self.num_replications} replications: {'; '.join(parts)}"]
+        if not self.sound and (self.num_unmixed or self.num_short):
+            lines.append(
+                "  chains that are too short look like a wrong posterior: raise num_warmup and "
+                "thin before you blame the model or the method"
+            )
+        return lines
 
 
 def effective(values: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -44,7 +44,8 @@ class SBC(RankTest):
         what = f"{len(self.ranks)} quantit{'y' if len(self.ranks) == 1 else 'ies'}"
         head = {
             CALIBRATED: f"Calibrated, as far as {used} replications can tell",
-            MISCALIBRATED: "Miscalibrated",
+            MISCALIBRATED: "Miscalibrated"
+            + ("" if self.health.sound else ", and inference had trouble, which may be why"),
             UNDECIDED: "Undecided: no quantity fails, and inference had trouble",
         }[self.verdict]
         worst, p = min(self.adjusted.items(), key=lambda item: item[1])

@@ -37,6 +37,8 @@ class PosteriorCollapse:
         ``"prior"`` or ``"undecided"`` (too few effective draws).
     level
         Probability of calling any direction informed when none is.
+    left_out
+        Sites that were not looked at, for they are not known to be standard normal under the prior.
     """
 
     names: tuple[str, ...]
@@ -46,6 +48,7 @@ class PosteriorCollapse:
     error: np.ndarray
     state: np.ndarray
     level: float
+    left_out: tuple[str, ...] = ()
 
     @property
     def informed(self) -> np.ndarray:
@@ -101,6 +104,12 @@ class PosteriorCollapse:
             )
         elif self.collapsed.any():
             lines.append("What events show along these directions is the prior's invention.")
+        if self.left_out:
+            lines.append(
+                f"Not looked at: {_listed(list(self.left_out))}: not known to be standard normal "
+                "under the prior (of a dictionary, sites named ..._latent and ..._noise are; of an "
+                "MCMC, more)."
+            )
         return "\n".join(lines)
 
 
@@ -118,9 +127,12 @@ def posterior_collapse(
     Parameters
     ----------
     samples_or_mcmc
-        A NumPyro `MCMC` after ``run`` (its latents in standard normal coordinates); or draws of
+        A NumPyro `MCMC` after ``run`` (its latents in standard normal coordinates, those without
+        any, a Dirichlet say, left out); or draws of
         standard normal latents of shape ``(chains, draws, size)`` (``(draws, size)`` is one
-        chain), an array or a dictionary by site.
+        chain), an array or a dictionary by site. Of a dictionary with names such as
+        ``"x_latent"`` only these sites and ``"x_noise"`` are looked at: events and scales have
+        other priors.
     directions
         Directions of shape ``(k, size)`` to look along, ``sensitivity(...).latent_directions``
         say; rows are scaled to unit length. None: each coordinate.
@@ -135,7 +147,9 @@ def posterior_collapse(
     Raises
     ------
     TypeError, ValueError
-        When there are no draws, too few, or directions of another size.
+        When there are no draws, too few, or directions of another size; when sites of a dictionary
+        do not agree in chains and draws, or have more chains than draws (draws of a plate without
+        ``group_by_chain``).
 
     Notes
     -----
@@ -154,7 +168,7 @@ def posterior_collapse(
     >>> ngp.diagnostics.posterior_collapse(draws).state
     array(['prior', 'informed'], dtype='<U9')
     """
-    draws, names = _draws(samples_or_mcmc)
+    draws, names, left_out = _draws(samples_or_mcmc)
     chains, length, size = draws.shape
     if chains * length < 8 or length < 4:
         raise ValueError(
@@ -185,7 +199,7 @@ def posterior_collapse(
     informed = _holm(p_value, level)
     state = np.where(informed, INFORMED, np.where(error > RESOLVED, UNDECIDED, PRIOR))
     return PosteriorCollapse(
-        names, draws.mean((0, 1)), draws.std((0, 1)), p_value, error, state, level
+        names, draws.mean((0, 1)), draws.std((0, 1)), p_value, error, state, level, left_out
     )
 
 
@@ -226,17 +240,22 @@ def _holm(p_value: np.ndarray, level: float) -> np.ndarray:
     return rejected
 
 
-def _draws(samples: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Draws of shape (chains, draws, size), and the names of coordinates."""
+def _draws(samples: Any) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    """Draws of shape (chains, draws, size), the names of coordinates, and sites left out."""
     if isinstance(samples, MCMC):
         posterior, xi = coordinates_of_run(samples, "posterior_collapse")
-        posterior.require_standard("posterior_collapse")
-        return np.asarray(xi, float), posterior.layout.labels
-    if not isinstance(samples, dict):
-        samples = {"z": samples}
-    parts, names = [], []
-    for name, value in samples.items():
-        array = np.asarray(jax.device_get(value), float)
+        if not any(place.rule.standard for place in posterior.layout.places):
+            posterior.require_standard("posterior_collapse")
+        others = tuple(p.name for p in posterior.layout.places if not p.rule.standard)
+        keep = np.flatnonzero(posterior.standard)
+        names = tuple(posterior.layout.labels[i] for i in keep)
+        return np.asarray(xi, float)[..., keep], names, others
+    by_site = isinstance(samples, dict)
+    every = samples if by_site else {"z": samples}
+    kept = _latents(every)
+    parts, names = {}, []
+    for name in kept:
+        array = np.asarray(jax.device_get(every[name]), float)
         if array.ndim < 2:
             raise ValueError(
                 message(
@@ -247,12 +266,33 @@ def _draws(samples: Any) -> tuple[np.ndarray, tuple[str, ...]]:
                 )
             )
         array = array[None] if array.ndim == 2 else array
-        array = array.reshape(*array.shape[:2], -1)
-        parts.append(array)
-        names += [f"{name}[{i}]" for i in range(array.shape[-1])]
+        parts[name] = array.reshape(*array.shape[:2], -1)
+        names += [f"{name}[{i}]" for i in range(parts[name].shape[-1])]
     if not parts:
         raise ValueError(message("posterior_collapse: no draws", remedy="pass the MCMC itself"))
-    return np.concatenate(parts, axis=-1), tuple(names)
+    shapes = {name: part.shape[:2] for name, part in parts.items()}
+    chains, draws = next(iter(shapes.values()))
+    if len(set(shapes.values())) > 1 or (by_site and chains > draws):
+        raise ValueError(
+            message(
+                "posterior_collapse cannot tell chains from draws",
+                expected="sites of shape (chains, draws, ...), with more draws than chains",
+                got=f"(chains, draws) {shapes}",
+                remedy="pass mcmc itself, or mcmc.get_samples(group_by_chain=True); an array of "
+                "shape (chains, draws, size) may have many chains",
+            )
+        )
+    left_out = tuple(name for name in every if name not in kept)
+    return np.concatenate(list(parts.values()), axis=-1), tuple(names), left_out
+
+
+def _latents(samples: dict[str, Any]) -> list[str]:
+    """Sites that `ngp.latent` made, or all where none is named so."""
+    made = [name for name in samples if name.endswith(("_latent", "_noise"))]
+    made = [
+        name for name in made if f"{name}_latent" not in samples
+    ]  # the latent is a prior itself
+    return made or list(samples)
 
 
 def _listed(names: list[str], most: int = 8) -> str:

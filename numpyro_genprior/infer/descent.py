@@ -41,7 +41,8 @@ class Minima(NamedTuple):
         Minus the log joint density there, in nats.
     gap
         How far the energy lies above its minimum by the local quadratic, in nats (an upper bound
-        for L-BFGS). Large where a descent stopped on a crease of a piecewise linear network.
+        for L-BFGS). Large where a descent stopped on a crease of a piecewise linear network, or
+        where digits ran out.
     converged
         Whether `gap` is below the tolerance, or the energy has stopped falling.
     num_steps

@@ -26,7 +26,8 @@ class Starts:
         Coordinates and energies where they ended.
     gap
         How far each energy lies above its minimum by the local quadratic, in nats. Large where a
-        descent stopped on a crease of a piecewise linear network, where the gradient jumps.
+        descent stopped though the gradient is not 0: on a crease of a piecewise linear network,
+        where the gradient jumps, or in a pit too narrow for the digits, as when a scale runs to 0.
     converged
         Whether each has converged.
     num_steps
@@ -118,11 +119,12 @@ class MAPEstimate:
         )
         if not starts.finite.all():
             lines.append(f"{int((~starts.finite).sum())} began where the energy is not finite.")
-        creased = int((starts.converged & (starts.gap > 1.0)).sum())
-        if creased:
+        stuck = int((starts.converged & (starts.gap > 1.0)).sum())
+        if stuck:
             lines.append(
-                f"{creased} stopped where the gradient jumps (creases of a piecewise linear "
-                "network): curvature there says little."
+                f"{stuck} stopped where the energy fell no further though its gradient is not 0: "
+                "on a crease of a piecewise linear network (ReLU), or in a pit too narrow for the "
+                "digits (has a scale in .values run to 0?). Curvature there says little."
             )
         others = [p.name for p in self.posterior.layout.places if not p.rule.standard]
         lines.append(

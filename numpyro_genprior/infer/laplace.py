@@ -175,14 +175,22 @@ class AutoFisherLaplace(AutoContinuous):
         xi = self._to_posterior(self._loc(params))
         transform, spectrum, excess = _whiten_at(self.posterior, xi, rank=self.rank)
         if not isinstance(excess, Tracer):
-            self._warn(spectrum, float(excess))
+            self._warn(spectrum, float(excess), mapped=params is None)
         return _reorder(transform, self._order), spectrum
 
-    def _warn(self, spectrum: Spectrum, excess: float) -> None:
+    def _warn(self, spectrum: Spectrum, excess: float, *, mapped: bool) -> None:
         if not excess < 0.1:
+            remedy = (
+                "Run SVI for longer, or start from find_map by from_map."
+                if not mapped
+                else "find_map ended there: before convergence (print its result), on a crease of "
+                "a piecewise linear network (ReLU), where the gradient jumps, or where a scale ran "
+                "to 0. Give find_map more steps in the first case; in the others curvature at a "
+                "point describes this posterior badly: sample it, with FisherNUTS say."
+            )
             warnings.warn(
-                f"AutoFisherLaplace is not at a mode: a Newton step would lower the energy by "
-                f"{excess:.3g}. Run SVI for longer, or start from find_map by from_map.",
+                f"AutoFisherLaplace is not at a mode: by the local quadratic, a Newton step would "
+                f"lower the energy by {excess:.3g} nats. {remedy}",
                 stacklevel=4,
             )
         if float(spectrum.largest_discarded) > 1:
