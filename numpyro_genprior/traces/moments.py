@@ -131,7 +131,7 @@ def event_moments(
                 remedy="pass all draws, and a condition for every draw as condition=",
             )
         )
-    noise = noise and hasattr(draws.prior, "event_loc_scale")
+    noise = noise and draws.prior.density == "conditional"
     mean, variance = _mean_and_variance(draws, noise)
     dtype = draws.prior.event_dtype
     return EventMoments(
