@@ -127,6 +127,7 @@ def test_a_generator_that_ignores_its_latent(key):
 
 
 def test_shipped_priors_are_healthy(key):
+    # the KL of a unit of mnist_vae is 0.015: eight draws could put it below 0.01
     for name, number in (("digits_vae", 8), ("mnist_vae", 64), ("digits_gan", 8)):
         found = decoder_collapse(ngp.pretrained.load(name), key, num_draws=number)
         assert found.verdict == "healthy", name

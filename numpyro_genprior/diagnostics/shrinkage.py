@@ -288,10 +288,12 @@ def _draws(samples: Any) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
 
 def _latents(samples: dict[str, Any]) -> list[str]:
     """Sites that `ngp.latent` made, or all where none is named so."""
-    made = [name for name in samples if name.endswith(("_latent", "_noise"))]
     made = [
-        name for name in made if f"{name}_latent" not in samples
-    ]  # the latent is a prior itself
+        name
+        for name in samples
+        if name.endswith(("_latent", "_noise"))
+        and f"{name}_latent" not in samples  # then the latent is a prior itself
+    ]
     return made or list(samples)
 
 

@@ -143,7 +143,9 @@ class VAEPrior(Prior):
 
         ``log (1/K) Σ_k p(x | z_k) p(z_k) / q(z_k | x)`` with ``z_k ~ q``: the encoder's normal
         when there is one, otherwise the latent law. Its expectation is at most ``log p(x)`` and
-        grows with K (Burda et al. 2016, theorem 1).
+        grows with K (Burda et al. 2016, theorem 1). A draw outside the latent's support, or with a
+        density that is not a number, weighs nothing, which only lowers the bound: minus infinity
+        when that befalls all draws.
 
         Parameters
         ----------

@@ -29,6 +29,22 @@ class Batch(NamedTuple):
     condition: np.ndarray | None
 
 
+def draws_at_a_time(caller: str, batch_size: int | None, elements: int) -> int:
+    """The batch size that was asked for, or as many draws of so many numbers as fit."""
+    if batch_size is None:
+        return max(1, BATCH_ELEMENTS // max(elements, 1))
+    if not (isinstance(batch_size, Integral) and batch_size > 0):
+        raise ValueError(
+            message(
+                f"{caller}: batch_size is not a number of draws",
+                expected="a positive integer, or None",
+                got=batch_size,
+                remedy="leave it out to choose by the size of a draw",
+            )
+        )
+    return int(batch_size)
+
+
 class Draws:
     """Latents as a stack of draws, with what is needed to decode them batch by batch.
 
@@ -119,18 +135,7 @@ class Draws:
         return array
 
     def _batch_size(self, batch_size: int | None, caller: str) -> int:
-        size = BATCH_ELEMENTS // max(math.prod(self.event_shape), 1)
-        if batch_size is not None:
-            size = batch_size
-        if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size > 0):
-            raise ValueError(
-                message(
-                    f"{caller}: batch_size is not a number of draws",
-                    expected="a positive integer, or None",
-                    got=batch_size,
-                    remedy="leave it out to choose by the size of an event",
-                )
-            )
+        size = draws_at_a_time(caller, batch_size, math.prod(self.event_shape))
         return max(1, min(size, self.number))
 
     def batches(self) -> Iterator[Batch]:

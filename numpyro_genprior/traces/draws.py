@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ import numpyro
 from numpyro_genprior.errors import message
 from numpyro_genprior.networks.static import Static
 from numpyro_genprior.traces.arguments import Arguments, rebuild
-from numpyro_genprior.traces.decoding import BATCH_ELEMENTS
+from numpyro_genprior.traces.decoding import draws_at_a_time
 from numpyro_genprior.traces.model_sites import Site
 
 
@@ -45,17 +44,8 @@ class ModelDraws:
         batch_size: int | None,
     ) -> None:
         self.model, self.sites, self._arguments = model, sites, arguments
-        one_draw = max(sum(math.prod(site.shape) for site in sites.values()), 1)
-        if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size > 0):
-            raise ValueError(
-                message(
-                    "to_arviz: batch_size is not a number of draws",
-                    expected="a positive integer, or None",
-                    got=batch_size,
-                    remedy="leave it out to choose by the size of a draw",
-                )
-            )
-        self._batch_size = batch_size or max(1, BATCH_ELEMENTS // one_draw)
+        one_draw = sum(math.prod(site.shape) for site in sites.values())
+        self._batch_size = draws_at_a_time("to_arviz", batch_size, one_draw)
 
     def prior(self, key: jax.Array, number: int) -> dict[str, np.ndarray]:
         """Every site that is recorded, drawn from the prior, data included."""
