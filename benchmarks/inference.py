@@ -1,4 +1,4 @@
-"""Gradients and seconds to 400 effective draws: `FisherNUTS` and NUTS on models by hand.
+"""Gradients and seconds to 400 effective draws: Fisher kernels, and NUTS on models by hand.
 
 Four vectorized chains, until each latent has 400 effective draws at r_hat below 1.01 (ArviZ: the
 lesser of bulk and tail, rank-normalised r_hat). Optimisation and warm-up count. The peers have the
@@ -11,12 +11,14 @@ E
     mode that ``AutoLaplaceApproximation`` found, or that guide and ``NeuTraReparam`` with two
     lengths of warm-up. Best in gradients is compared with gradients, best in seconds with seconds.
 
-Gradients are those of all chains, and of the optimisation before: a step of `find_map` counts as
-what its flops are worth in gradients, by XLA's count.
+Who has not arrived after a limit of seconds, or a number of draws, is given up: its ratios are
+lower bounds then, and printed as such. Gradients are those of all chains, and of the optimisation
+before: a step of `find_map` counts as what its flops are worth in gradients, by XLA's count.
 
     python benchmarks/inference.py                 # all cases
     python benchmarks/inference.py mlp conv        # some
     python benchmarks/inference.py conv --weights decoder.npz    # see convolution.py
+    python benchmarks/inference.py wide --limit 60               # seconds for each method
 """
 
 # %%
@@ -24,7 +26,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,7 +51,7 @@ SVI_STEPS = 1000
 
 @dataclass(frozen=True)
 class Found:
-    """What a method took; infinite where it did not arrive.
+    """What a method took.
 
     Attributes
     ----------
@@ -57,6 +59,8 @@ class Found:
         All, and those before the first draw that is kept.
     seconds, compiling
         Without compilation and with it.
+    arrived
+        Whether it got there; what is counted is a lower bound where it did not.
     """
 
     name: str
@@ -68,28 +72,33 @@ class Found:
     r_hat: float
     draws: int
     length: float
+    arrived: bool
 
 
 # %%
-def loops(kernel: Any, warmup: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Warm-up and a chunk of draws, compiled: ``MCMC.run`` compiles its loop again at each call."""
+def chunk_of(kernel: Any) -> Callable[..., Any]:
+    """A chunk of steps, compiled: ``MCMC.run`` compiles its loop again at each call."""
 
-    def steps(length: int) -> Callable[..., Any]:
-        def step(state: Any, arguments: Any) -> Any:
-            state = kernel.sample(state, arguments, {})
-            return state, (state.z, state.num_steps)
+    def step(state: Any, arguments: Any) -> Any:
+        state = kernel.sample(state, arguments, {})
+        return state, (state.z, state.num_steps)
 
-        return jax.jit(
-            lambda state, arguments: jax.lax.scan(
-                lambda state, _: step(state, arguments), state, length=length
-            )
+    return jax.jit(
+        lambda state, arguments: jax.lax.scan(
+            lambda state, _: step(state, arguments), state, length=CHUNK
         )
-
-    return steps(warmup), steps(CHUNK)
+    )
 
 
 def reach(
-    name: str, case: Case, weights: Any, warmup: int, make: Callable[[], Any], *, most: int = 3000
+    name: str,
+    case: Case,
+    weights: Any,
+    warmup: int,
+    make: Callable[[], Any],
+    *,
+    limit: float,
+    most: int = 3000,
 ) -> Found:
     """Run twice, the second time compiled. Looking at draws (ArviZ) is not timed.
 
@@ -99,32 +108,37 @@ def reach(
     jax.clear_caches()
     compiled: Any = None
     arguments = (weights, case.y)
-    seconds, gradients, before, draws, ess, r_hat = [], 0.0, 0.0, 0, 0.0, float("nan")
+    seconds, gradients, before, draws, ess, r_hat, arrived = [], 0, 0, 0, 0.0, float("nan"), False
     for _ in range(2):
         start = time.perf_counter()
         kernel, before, latents = make()
         keys = jax.random.split(jax.random.key(0), CHAINS)
         state = kernel.init(keys, warmup, None, arguments, {})
-        if compiled is None:
-            compiled = loops(kernel, warmup)
-        state, (_, num_steps) = compiled[0](state, arguments)
-        before += int(num_steps.sum())
-        gradients, kept, ess, r_hat = before, [], 0.0, float("nan")
-        while len(kept) * CHUNK < most and not (ess >= WANTED and r_hat < R_HAT):
-            state, (z, num_steps) = compiled[1](state, arguments)
+        compiled = compiled or chunk_of(kernel)
+        gradients, kept, ess, r_hat, arrived = before, [], 0.0, float("nan"), False
+        for chunk in range((warmup + most) // CHUNK):
+            state, (z, num_steps) = compiled(state, arguments)
             gradients += int(num_steps.sum())
+            if time.perf_counter() - start > limit:
+                break
+            if chunk < warmup // CHUNK:
+                before = gradients
+                continue
             kept.append(latents(jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), z)))
             looked = time.perf_counter()
             ess, r_hat = quality(np.concatenate(kept, axis=1))
             start += time.perf_counter() - looked
+            arrived = ess >= WANTED and r_hat < R_HAT
+            if arrived:
+                break
         draws = len(kept) * CHUNK
         seconds.append(time.perf_counter() - start)
-    length = (gradients - before) / (draws * CHAINS)
-    found = Found(name, gradients, before, seconds[1], seconds[0], ess, r_hat, draws, length)
-    if ess >= WANTED and r_hat < R_HAT:
-        return found
-    never = float("inf")
-    return replace(found, gradients=never, seconds=never, compiling=never)
+        if not arrived:
+            break
+    length = (gradients - before) / max(draws * CHAINS, 1)
+    return Found(
+        name, gradients, before, seconds[-1], seconds[0], ess, r_hat, draws, length, arrived
+    )
 
 
 def quality(latents: np.ndarray) -> tuple[float, float]:
@@ -170,12 +184,14 @@ def of_site(samples: Any) -> np.ndarray:
     return np.asarray(samples["x_latent"])
 
 
-def default(case: Case) -> Found:
+def default(case: Case, limit: float) -> Found:
     model, net = case.by_hand
-    return reach("D: NUTS", case, net, 1000, lambda: (NUTS(model), 0, of_site), most=2000)
+    return reach(
+        "D: NUTS", case, net, 1000, lambda: (NUTS(model), 0, of_site), most=2000, limit=limit
+    )
 
 
-def expert(case: Case) -> list[Found]:
+def expert(case: Case, limit: float) -> Iterator[Found]:
     model, net = case.by_hand
     guide = AutoLaplaceApproximation(model)
     svi = SVI(guide.model, guide, numpyro.optim.Adam(0.01), Trace_ELBO())
@@ -204,71 +220,80 @@ def expert(case: Case) -> list[Found]:
 
         return NUTS(reparam.reparam(model)), SVI_STEPS, latents
 
-    return [
-        reach(f"E: {name}, {warmup} warm-up", case, net, warmup, make, most=1000)
-        for name, make, lengths in (
-            ("NeuTra", neutra, (100, 300)),
-            ("dense at the mode", dense_at_mode, (300,)),
-            ("dense", dense, (1000,)),
-        )
-        for warmup in lengths
-    ]
+    for name, make, lengths in (
+        ("NeuTra", neutra, (100, 300)),
+        ("dense at the mode", dense_at_mode, (300,)),
+        ("dense", dense, (1000,)),
+    ):
+        for warmup in lengths:
+            words = f"E: {name}, {warmup} warm-up"
+            yield reach(words, case, net, warmup, make, limit=limit)
 
 
-def fisher(case: Case, size: int, warmup: int) -> Found:
+def fisher(case: Case, size: int, limit: float) -> Iterator[Found]:
     model, prior = case.ours
-    kernel = ngp.infer.FisherNUTS(model)
-    found = reach(
-        f"FisherNUTS, {warmup} warm-up", case, prior, warmup, lambda: (kernel, 0, of_site)
-    )
-    estimate: Any = kernel.estimate
-    steps = float(np.sum(estimate.starts.num_steps))
-    worth = steps * worth_of_search_step(case, size)
-    return replace(found, gradients=found.gradients + worth, before=found.before + worth)
+    worth = worth_of_search_step(case, size)
+    for make, warmup in (
+        (ngp.infer.FisherNUTS, 50),
+        (ngp.infer.FisherNUTS, 100),
+        (ngp.infer.FisherHMC, 50),
+        (ngp.infer.FisherHMC, 100),
+    ):
+        kernel = make(model)
+
+        def begin(kernel: Any = kernel) -> Any:
+            return kernel, 0, of_site
+
+        name = f"{make.__name__}, {warmup} warm-up"
+        found = reach(name, case, prior, warmup, begin, limit=limit)
+        estimate: Any = kernel.estimate
+        search = worth * float(np.sum(estimate.starts.num_steps))
+        yield replace(found, gradients=found.gradients + search, before=found.before + search)
 
 
 # %%
-def show(found: Found) -> None:
+def show(found: Found) -> Found:
     print(
         f"  {found.name:<32} gradients {found.gradients:8.0f} (before: {found.before:7.0f})  "
         f"seconds {found.seconds:6.1f}, with compilation {found.compiling:6.1f}  | "
         f"{found.draws} draws of {found.length:.1f} steps, ESS {found.ess:.0f}, "
-        f"r_hat {found.r_hat:.3f}",
+        f"r_hat {found.r_hat:.3f}{'' if found.arrived else '  GIVEN UP'}",
         flush=True,
     )
+    return found
 
 
 def show_ratio(name: str, ours: Found, peers: list[Found]) -> None:
+    """The best of the peers over ours, field by field."""
     parts = []
     for field, words in (
         ("gradients", "gradients"),
         ("seconds", "seconds"),
         ("compiling", "seconds with compilation"),
     ):
-        best = min(getattr(peer, field) for peer in peers)
-        parts.append(f"{words} {best / getattr(ours, field):.2f}")
-    print(f"  {name} / ours: {', '.join(parts)}", flush=True)
+        least = min(peers, key=lambda peer: getattr(peer, field))
+        bound = "" if least.arrived else "over "
+        parts.append(f"{words} {bound}{getattr(least, field) / getattr(ours, field):.2f}")
+    print(f"  {name} / {ours.name}: {', '.join(parts)}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all, when none is given")
     parser.add_argument("--weights", help="an .npz file with the weights of the decoder")
-    parser.add_argument("--warmup", type=int, default=100, help="of FisherNUTS")
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds for each method")
     options = parser.parse_args(argv)
     for name in options.cases or CASES:
         case = CASES[name](options.weights)
         size = ngp.infer.Posterior(case.ours[0], (case.ours[1], case.y)).size
         print(f"{name}: {case.title} ({size} latents)", flush=True)
-        ours = fisher(case, size, options.warmup)
-        show(ours)
-        experts = expert(case)
-        for peer in experts:
-            show(peer)
-        show_ratio("E", ours, experts)
-        plain = default(case)
-        show(plain)
-        show_ratio("D", ours, [plain])
+        ours = [show(found) for found in fisher(case, size, options.limit)]
+        experts = [show(found) for found in expert(case, options.limit)]
+        plain = [show(default(case, options.limit))]
+        for found in ours:
+            if found.arrived:
+                show_ratio("E", found, experts)
+                show_ratio("D", found, plain)
 
 
 if __name__ == "__main__":

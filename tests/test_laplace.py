@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.reparam import NeuTraReparam
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 
 import numpyro_genprior as ngp
 
@@ -79,6 +79,34 @@ def test_closed_form(rank):
     np.testing.assert_allclose(events.diagonal(batch_size=3), np.diag(pushed), rtol=1e-9)
     np.testing.assert_allclose(events.matvec(jnp.ones(5)), pushed.sum(1), rtol=1e-9)
     np.testing.assert_allclose(events.mean, W @ mean[:3], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.float64
+def test_evidence_of_a_low_rank_counts_what_is_left_out():
+    """200 latents of known information: the closed form, met by rank 12."""
+    eigenvalues = 30.0 * 0.75 ** np.arange(200)
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(200, 200)))[0]
+    forward = np.sqrt(eigenvalues)[:, None] * turn
+    y = jnp.asarray(np.random.default_rng(4).normal(size=200) * np.sqrt(1 + eigenvalues))
+
+    def model(y):
+        z = numpyro.sample("z", dist.Normal(jnp.zeros(200), 1.0).to_event(1))
+        numpyro.sample("y", dist.Normal(jnp.asarray(forward) @ z, 1.0).to_event(1), obs=y)
+
+    with jax.numpy_rank_promotion("allow"):  # NumPyro's own, in init_to_median
+        estimate = ngp.infer.find_map(model, jax.random.key(0), y, num_starts=1, progress_bar=False)
+        guide = ngp.infer.AutoFisherLaplace.from_map(estimate, rank=12)
+        narrow = ngp.infer.AutoFisherLaplace.from_map(estimate, rank=5)
+    rest = np.log1p(eigenvalues[12:]).sum()  # 2.8 nats, 1.4 of them in the evidence
+    low, high = guide.spectrum().log_det_discarded(200)
+    assert low < rest < high
+    evidence = norm.logpdf(np.asarray(y), scale=np.sqrt(1 + eigenvalues)).sum()
+    assert abs(guide.log_evidence() - evidence) <= 0.25 * (high - low) < 0.5
+    with (
+        pytest.warns(UserWarning, match="leaves out directions"),
+        pytest.warns(UserWarning, match=r"evidence .* may be wrong by .* Raise rank"),
+    ):
+        narrow.log_evidence()
 
 
 def test_draws_quantiles_and_median():

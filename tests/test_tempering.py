@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ def assert_linear(mcmc, y, scale=1.0):
 @functools.cache
 def vectorized():
     mcmc = make()
-    mcmc.run(jax.random.key(0), prior(), jnp.asarray(Y), SD, extra_fields=("potential_energy",))
+    mcmc.run(jax.random.key(0), prior(), jnp.asarray(Y), SD)
     return mcmc
 
 
@@ -96,6 +97,8 @@ def test_linear_gaussian():
     last = jax.tree.map(lambda x: x[1, -1], mcmc.get_samples(group_by_chain=True))
     at = posterior.coordinates(last)
     np.testing.assert_allclose(energy[1, -1], posterior.energy(at), rtol=1e-4)
+    found = ngp.to_arviz(mcmc)["sample_stats"]
+    np.testing.assert_array_equal(found["lp"], -energy)
 
 
 def test_second_run_with_other_data_and_weights():
@@ -236,6 +239,15 @@ def test_evidence_of_independent_weights():
     weights = np.exp(log_weights.astype(float))
     np.testing.assert_allclose(value, np.log(weights.mean()), rtol=1e-5)
     np.testing.assert_allclose(error, np.std(weights) / np.mean(weights) / 1000**0.5, rtol=0.5)
+
+
+def test_evidence_of_few_round_trips_is_warned_of():
+    state = vectorized().last_state
+    few = state._replace(tally=state.tally._replace(round_trips=jnp.array([30, 2])))
+    mcmc = types.SimpleNamespace(last_state=few)
+    with pytest.warns(UserWarning, match="log evidence .* 2 round trips.* Run longer") as caught:
+        assert np.isfinite(ParallelTempering.log_evidence(mcmc))
+    assert caught[0].filename == __file__
 
 
 def test_findings_in_words():

@@ -75,6 +75,10 @@ class FlatKernel(MCMCKernel, ABC):
     def sample_field(self) -> str:
         return "z"
 
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        return ("z", "potential_energy")
+
     def posterior(self, model_args: tuple[Any, ...], model_kwargs: Any) -> Posterior:
         """The model and its arguments as one pure object."""
         return Posterior(self._model, tuple(model_args), dict(model_kwargs or {}))

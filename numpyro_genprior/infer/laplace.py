@@ -264,11 +264,23 @@ class AutoFisherLaplace(AutoContinuous):
     def log_evidence(self, params: Any = None) -> jax.Array:
         """Laplace's log evidence: ``log p(y, û) + n/2 log 2π + ½ log|C|``.
 
-        Exact where the posterior is Gaussian; one mode's worth elsewhere.
+        Exact where the posterior is Gaussian; one mode's worth elsewhere. For a low rank, what the
+        eigenvalues left out add to log|C| is known within bounds (`Spectrum`): the middle is taken,
+        with a warning where that may be wrong by more than half a nat.
         """
         xi = self._to_posterior(self._loc(params))
-        transform = self.get_transform(params)
+        transform, spectrum = self._whiten(params)
         half_log_det = transform.log_abs_det_jacobian(xi, xi)
+        low, high = spectrum.log_det_discarded(self.latent_dim)
+        half_log_det = half_log_det - 0.25 * (low + high)
+        error = 0.25 * (high - low)
+        if not isinstance(error, Tracer) and not error <= 0.5:
+            warnings.warn(
+                f"The log evidence of AutoFisherLaplace may be wrong by {float(error):.2g} nats, "
+                f"for eigenvalues beyond rank {len(spectrum.eigenvalues)} sum to "
+                f"{float(spectrum.trace_discarded):.3g}. Raise rank.",
+                stacklevel=2,
+            )
         log_joint = jax.jit(Posterior.log_joint)(self.posterior, xi)
         return log_joint + 0.5 * self.latent_dim * math.log(2 * math.pi) + half_log_det
 

@@ -124,7 +124,8 @@ def find_map(
     )
     drawn = _draw(posterior, key, num_starts)
     at = _descend(posterior, drawn[0], method, max_steps, tolerance, progress_bar)
-    return summarise(posterior, drawn, at, method, max_steps)
+    longer = "pass a larger max_steps, or a larger tolerance"
+    return summarise(posterior, drawn, at, method, max_steps, longer)
 
 
 def summarise(
@@ -133,10 +134,12 @@ def summarise(
     at: descent.Minima,
     method: str,
     max_steps: int,
+    longer: str,
 ) -> MAPEstimate:
     """Distinct modes of finished descents, with the warnings that they deserve.
 
-    `drawn` and `at` are what `draw_starts` and `minimise` returned.
+    `drawn` and `at` are what `draw_starts` and `minimise` returned; `longer` says how a user gives
+    descents more steps.
     """
     initial, num_encoded = drawn
     starts = Starts(
@@ -150,7 +153,7 @@ def summarise(
     )
     _refuse_nowhere(starts)
     estimate = MAPEstimate(posterior, _modes(posterior, starts), starts, method)
-    _warn_of_starts(starts, max_steps)
+    _warn_of_starts(starts, max_steps, longer)
     _warn_of_modes(estimate)
     return estimate
 
@@ -217,12 +220,12 @@ def _refuse_nowhere(starts: Starts) -> None:
         )
 
 
-def _warn_of_starts(starts: Starts, max_steps: int) -> None:
+def _warn_of_starts(starts: Starts, max_steps: int, longer: str) -> None:
     short = int((starts.finite & ~starts.converged).sum())
     if short:
         _warn(
             f"{short} of {len(starts)} starts did not converge in {max_steps} steps",
-            "pass a larger max_steps, or a larger tolerance",
+            longer,
         )
     wild = int((~starts.finite).sum())
     if wild:

@@ -91,7 +91,7 @@ class EllipticalSlice(FlatKernel):
     With ``chain_method="vectorized"``, chains shrink together: each draw costs all of them the
     evaluations of the slowest. `get_samples` runs the model once more for each draw only where a
     deterministic site needs it: a callback of which only the likelihood knows is not repeated.
-    Ask for ``extra_fields=("num_shrinks", "num_stuck", "num_nonfinite")`` to see what was done.
+    Ask for ``extra_fields=("num_stuck", "num_nonfinite")`` to see more of what was done.
 
     **Fails when** the data tell much about many coordinates: draws then move little, and their
     number of effective draws falls with the number of coordinates the data determine.
@@ -212,6 +212,10 @@ class EllipticalSlice(FlatKernel):
             rng_key=key,
         )
         return _show(posterior, state)
+
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        return (*super().default_fields, "num_shrinks")
 
     def get_diagnostics_str(self, state: EllipticalSliceState) -> str:
         text = f"{state.mean_num_shrinks + 1:.1f} evaluations a draw"

@@ -18,6 +18,10 @@ from numpyro_genprior.infer.starts import draw_starts
 from numpyro_genprior.infer.whitening import fisher_whitening
 
 MAX_STEPS, TOLERANCE = 100, 1e-2
+LONGER = (
+    "look at r_hat, and where the chains disagree search for longer: pass "
+    "estimate=ngp.infer.find_map(model, key, ..., max_steps=1000)"
+)
 
 
 class WarmStart(eqx.Module):
@@ -62,7 +66,7 @@ def find_warm_start(
         key = jax.random.key(0) if key is None else key  # made here: outside, a tracer
         start, drawn, minima = _find(posterior, key, num_starts, rank)
         method = default_method(posterior)[0]
-        estimate = summarise(posterior, drawn, minima, method, MAX_STEPS)
+        estimate = summarise(posterior, drawn, minima, method, MAX_STEPS, LONGER)
     return start, estimate
 
 

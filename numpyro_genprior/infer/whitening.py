@@ -36,6 +36,18 @@ class Spectrum(NamedTuple):
     largest_discarded: jax.Array
     trace_discarded: jax.Array
 
+    def log_det_discarded(self, size: int) -> tuple[jax.Array, jax.Array]:
+        """Bounds of ``Σ log(1 + λ)`` over the eigenvalues left out, of `size` in all.
+
+        With their sum t, their largest L and their number m, ``t log(1 + L) / L`` (the chord of a
+        concave function) and ``m log(1 + t / m)`` (Jensen).
+        """
+        largest, trace = self.largest_discarded, self.trace_discarded
+        number = max(size - len(self.eigenvalues), 1)
+        low = trace * jnp.where(largest > 0, jnp.log1p(largest) / jnp.maximum(largest, 1e-30), 1.0)
+        high = number * jnp.log1p(trace / number)
+        return jnp.minimum(low, high), high
+
 
 class LowRankAffine(Transform):
     """x = loc + T (z + V ((1 + λ)^(-1/2) - 1) Vᵀ z): the prior's law, narrowed along k directions.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -283,9 +284,13 @@ class ParallelTempering(FlatKernel):
     def log_evidence(mcmc: MCMC) -> float:
         """Stepping-stone estimate of ``log p(data)``, a mean over chains.
 
-        See `log_evidence_error`. ``numpyro.factor`` counts as likelihood.
+        See `log_evidence_error`. ``numpyro.factor`` counts as likelihood. Warns of what stands
+        against it in the report.
         """
-        return read_report(mcmc.last_state).log_evidence
+        report = read_report(mcmc.last_state)
+        for text in report.warnings:
+            warnings.warn(f"The log evidence of ParallelTempering: {text}", stacklevel=2)
+        return report.log_evidence
 
     @staticmethod
     def log_evidence_error(mcmc: MCMC) -> float:
