@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from inference_cases import CASES, Case
+from measure import transitions
 from numpyro.diagnostics import split_gelman_rubin
 from numpyro.infer import NUTS, SVI, Trace_ELBO, init_to_value
 from numpyro.infer.autoguide import AutoLaplaceApproximation
@@ -76,20 +77,6 @@ class Found:
 
 
 # %%
-def chunk_of(kernel: Any) -> Callable[..., Any]:
-    """A chunk of steps, compiled: ``MCMC.run`` compiles its loop again at each call."""
-
-    def step(state: Any, arguments: Any) -> Any:
-        state = kernel.sample(state, arguments, {})
-        return state, (state.z, state.num_steps)
-
-    return jax.jit(
-        lambda state, arguments: jax.lax.scan(
-            lambda state, _: step(state, arguments), state, length=CHUNK
-        )
-    )
-
-
 def reach(
     name: str,
     case: Case,
@@ -114,7 +101,7 @@ def reach(
         kernel, before, latents = make()
         keys = jax.random.split(jax.random.key(0), CHAINS)
         state = kernel.init(keys, warmup, None, arguments, {})
-        compiled = compiled or chunk_of(kernel)
+        compiled = compiled or transitions(kernel, CHUNK)
         gradients, kept, ess, r_hat, arrived = before, [], 0.0, float("nan"), False
         for chunk in range((warmup + most) // CHUNK):
             state, (z, num_steps) = compiled(state, arguments)

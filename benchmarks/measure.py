@@ -70,6 +70,24 @@ def run_seconds(function: Callable[..., Any], *arguments: Any, batches: int = 7)
     return best
 
 
+def transitions(kernel: Any, length: int) -> Callable[..., Any]:
+    """So many transitions of an MCMC kernel, compiled: ``MCMC.run`` compiles again at each call.
+
+    A function of a state and the model's arguments; it gives the next state, and for each
+    transition ``z`` and ``num_steps``.
+    """
+
+    def step(state: Any, arguments: Any) -> Any:
+        state = kernel.sample(state, arguments, {})
+        return state, (state.z, state.num_steps)
+
+    return jax.jit(
+        lambda state, arguments: jax.lax.scan(
+            lambda state, _: step(state, arguments), state, length=length
+        )
+    )
+
+
 def show_ratios(title: str, ours: Cost, peer: Cost) -> None:
     """One line of ratios, ours over the peer's (below one: we are better)."""
     ratio = {

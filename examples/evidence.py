@@ -83,10 +83,7 @@ def by_tempering(
         jit_model_args=True,
     )
     mcmc.run(key, *arguments)
-    report = ParallelTempering.report(mcmc)
-    for trouble in report.warnings:
-        print(f"tempering: {trouble}")
-    return report.log_evidence, report.log_evidence_error
+    return ParallelTempering.log_evidence(mcmc), ParallelTempering.log_evidence_error(mcmc)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
