@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"  {who:<8} {costs}", flush=True)
                 continue
             print(
-                f"  {who:<8} {costs['seconds']:7.2f} s, with compilation {costs['compiling']:7.2f}, "
+                f"  {who:<8} seconds {costs['seconds']:.2f}, compiling {costs['compiling']:.2f}, "
                 f"memory +{costs['memory']:.0f} MiB, mean sd {costs['sd']:.4f}"
                 f"{'  NOT A NUMBER' if costs['broken'] else ''}",
                 flush=True,
