@@ -221,7 +221,8 @@ def main(argv: list[str] | None = None) -> None:
         costs, _ = separately("ours", 1024, 0, MILLION_STEPS, pairs, 0)
         print(
             f"1024² pixels, {MILLION_STEPS} steps of {pairs} pairs: "
-            f"{costs['first']:.0f} s with compiling, memory +{costs['memory']:.0f} MiB (peak {costs['peak']:.0f})"
+            f"{costs['first']:.0f} s with compiling, "
+            f"memory +{costs['memory']:.0f} MiB (peak {costs['peak']:.0f})"
         )
         return
     peer = importlib.util.find_spec("nifty8") is not None
