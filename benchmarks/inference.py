@@ -11,9 +11,10 @@ E
     mode that ``AutoLaplaceApproximation`` found, or that guide and ``NeuTraReparam`` with two
     lengths of warm-up. Best in gradients is compared with gradients, best in seconds with seconds.
 
-Who has not arrived after a limit of seconds, or a number of draws, is given up: its ratios are
-lower bounds then, and printed as such. Gradients are those of all chains, and of the optimisation
-before: a step of `find_map` counts as what its flops are worth in gradients, by XLA's count.
+And, for the draws alone, effective draws a gradient over those of NUTS on a standard normal of the
+same dimension. Who has not arrived after a limit of seconds, or a number of draws, is given up: its
+ratios are lower bounds then, and printed as such. Gradients are those of all chains, and of the
+optimisation before: a step of `find_map` counts as what its flops are worth in gradients, by XLA.
 
     python benchmarks/inference.py                 # all cases
     python benchmarks/inference.py mlp conv        # some
@@ -35,6 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 from inference_cases import CASES, Case
 from measure import transitions
 from numpyro.diagnostics import split_gelman_rubin
@@ -217,6 +219,16 @@ def expert(case: Case, limit: float) -> Iterator[Found]:
             yield reach(words, case, net, warmup, make, limit=limit)
 
 
+def on_standard_normal(case: Case, size: int, limit: float) -> Found:
+    """What NUTS does where there is nothing to whiten."""
+
+    def model(weights: Any, y: Any) -> None:
+        numpyro.sample("x_latent", dist.Normal(jnp.zeros(size), 1).to_event(1))
+
+    kernel = NUTS(model)
+    return reach("NUTS on N(0, I)", case, None, 300, lambda: (kernel, 0, of_site), limit=limit)
+
+
 def fisher(case: Case, size: int, limit: float) -> Iterator[Found]:
     model, prior = case.ours
     worth = worth_of_search_step(case, size)
@@ -264,6 +276,11 @@ def show_ratio(name: str, ours: Found, peers: list[Found]) -> None:
     print(f"  {name} / {ours.name}: {', '.join(parts)}", flush=True)
 
 
+def show_efficiency(found: Found, normal: Found) -> None:
+    ours, best = (f.ess / max(f.gradients - f.before, 1) for f in (found, normal))
+    print(f"  effective draws a gradient, {found.name} / NUTS on N(0, I): {ours / best:.2f}")
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all, when none is given")
@@ -274,7 +291,10 @@ def main(argv: list[str] | None = None) -> None:
         case = CASES[name](options.weights)
         size = ngp.infer.Posterior(case.ours[0], (case.ours[1], case.y)).size
         print(f"{name}: {case.title} ({size} latents)", flush=True)
+        normal = show(on_standard_normal(case, size, options.limit))
         ours = [show(found) for found in fisher(case, size, options.limit)]
+        for found in ours:
+            show_efficiency(found, normal)
         experts = [show(found) for found in expert(case, options.limit)]
         plain = [show(default(case, options.limit))]
         for found in ours:
