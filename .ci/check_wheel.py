@@ -52,6 +52,13 @@ def main(wheel):
     mcmc = MCMC(NUTS(model), num_warmup=20, num_samples=20, progress_bar=False)
     mcmc.run(jax.random.key(1), ngp.GANPrior(lambda z: jnp.tanh(z), 5), jnp.zeros(5))
     check(mcmc.get_samples()["x"].shape == (20, 5), "the posterior has another shape")
+
+    def scales(y):
+        scale = numpyro.sample("scale", dist.Gamma(2, 2)) + numpyro.sample("b", dist.Beta(2, 2))
+        numpyro.sample("y", dist.Normal(0.0, scale).expand([9]).to_event(1), obs=y)
+
+    found = ngp.infer.find_map(scales, jax.random.key(2), jnp.ones(9), progress_bar=False)
+    check(0 < found.values["scale"] < 2, "scales of models are not found")
     print(f"{len(files)} files; {len(ngp.pretrained.names())} pretrained priors drew; NUTS ran")
 
 

@@ -13,6 +13,8 @@ from numpyro.infer.util import log_density
 from scipy import stats
 
 import numpyro_genprior as ngp
+from numpyro_genprior.infer import coordinates
+from numpyro_genprior.infer.gamma import gamma_coordinates, gamma_value
 from numpyro_genprior.infer.posterior import Posterior
 
 W = np.random.default_rng(0).normal(size=(4, 3))
@@ -78,6 +80,9 @@ QUANTILES = {
     "laplace": (dist.Laplace(1.0, 2.0), stats.laplace(1, 2)),
     "cauchy": (dist.Cauchy(1.0, 2.0), stats.cauchy(1, 2)),
     "student": (dist.StudentT(3.0, 1.0, 2.0), stats.t(3, 1, 2)),
+    "gamma": (dist.Gamma(25, 4), stats.gamma(25, scale=0.25)),
+    "gamma_of_small_concentration": (dist.Gamma(0.3, 2.0), stats.gamma(0.3, scale=0.5)),
+    "beta": (dist.Beta(2.0, 3.0), stats.beta(2, 3)),
     "gumbel": (dist.Gumbel(1.0, 2.0), stats.gumbel_r(1, 2)),
     "log_normal": (dist.LogNormal(1.0, 0.5), stats.lognorm(0.5, 0, np.e)),
 }
@@ -100,6 +105,52 @@ def test_coordinates_are_standard_normal(name):
     ends = jnp.array([[-9.0], [9.0]])
     assert np.isfinite(jax.vmap(posterior.values)(ends)["a"]).all()
     assert np.isfinite(jax.vmap(jax.grad(posterior.log_joint))(ends)).all()
+
+
+@pytest.mark.float64
+def test_gamma_quantiles_and_their_derivatives():
+    """Against SciPy from tail to tail, and finite differences of SciPy."""
+    shapes, xi = np.meshgrid([0.05, 0.7, 1.0, 3.0, 40.0, 1e4], np.linspace(-8, 8, 33))
+
+    def quantile(xi, a):
+        above = stats.gamma.isf(stats.norm.sf(xi), a)
+        return np.where(xi < 0, stats.gamma.ppf(stats.norm.cdf(xi), a), above)
+
+    def sites(xi, a):
+        by = jax.grad(lambda xi, a: jnp.sum(gamma_value(xi, a)), (0, 1))(xi, a)
+        found = gamma_value(xi, a)
+        return found, gamma_coordinates(found, a), *by
+
+    found, back, by_xi, by_shape = jax.jit(sites)(jnp.asarray(xi), jnp.asarray(shapes))
+    expected = np.maximum(quantile(xi, shapes), np.finfo(float).tiny)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    away = expected > 1e-200
+    assert away.mean() > 0.8
+    np.testing.assert_allclose(back[away], xi[away], atol=1e-9)
+    difference = (quantile(xi + 1e-5, shapes) - quantile(xi - 1e-5, shapes)) / 2e-5
+    np.testing.assert_allclose(by_xi[away], difference[away], rtol=1e-5)
+    away &= shapes > 0.5  # below, SciPy's differences have too few digits
+    difference = (quantile(xi, shapes * (1 + 1e-5)) - quantile(xi, shapes * (1 - 1e-5))) / (
+        2e-5 * shapes
+    )
+    np.testing.assert_allclose(by_shape[away], difference[away], rtol=1e-4, atol=1e-7)
+
+
+def test_laws_of_tensorflow_probability_without_it(monkeypatch):
+    """Sampled in unconstrained coordinates; refused, with the remedy, where these will not do."""
+    monkeypatch.setattr(coordinates, "has_tfp", lambda: False)
+
+    def model():
+        numpyro.sample("share", dist.Beta(2, 3))
+        numpyro.sample("y", dist.Normal(0.0, 1.0), obs=0.0)
+
+    posterior = Posterior(model)
+    u = 0.3
+    share = 1 / (1 + np.exp(-u))
+    expected = stats.beta(2, 3).logpdf(share) + np.log(share * (1 - share))
+    np.testing.assert_allclose(posterior.log_prior(jnp.array([u])), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"'share'.*Install tensorflow_probability.*FisherNUTS"):
+        posterior.require_standard("SMC")
 
 
 @pytest.mark.parametrize("name", ["flow", "gaussian", "field"])

@@ -13,10 +13,15 @@ law                                  value                                      
 laws with a quantile function        F⁻¹(Φ(ξ)), by the nearer tail               N(0, I)
 all others                           NumPyro's ``biject_to(support)(ξ)``         the law's own
 ===================================  ==========================================  =================
+
+NumPyro takes the quantiles of Beta and StudentT from TensorFlow Probability (the extra ``distrax``
+has it). Where that is not installed, they are among the others.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -27,13 +32,15 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import ndtr, ndtri
 from numpyro.distributions.transforms import biject_to
 
+from numpyro_genprior.infer.gamma import gamma_coordinates, gamma_value
 from numpyro_genprior.infer.preimage import preimage
 from numpyro_genprior.priors import Prior, StandardNormal
 from numpyro_genprior.sites.wrappers import unwrap
 
 SYMMETRIC = (dist.Laplace, dist.Logistic, dist.Cauchy, dist.StudentT)
 POSITIVE = (dist.HalfNormal, dist.HalfCauchy, dist.Exponential)
-QUANTILES = (dist.Uniform, dist.Gumbel, dist.Gamma, dist.Beta, dist.Pareto)
+QUANTILES = (dist.Uniform, dist.Gumbel, dist.Beta, dist.Pareto)
+BY_TFP = (dist.Beta, dist.StudentT)  # NumPyro takes their quantiles from TensorFlow Probability
 
 
 class Rule(ABC):
@@ -172,6 +179,21 @@ class Quantile(Rule):
         return ndtri(_inner(core.cdf(value)))
 
 
+class Gamma(Rule):
+    """By a quantile function of ours: NumPyro's needs TensorFlow Probability."""
+
+    def value(self, core: Any, xi: jax.Array) -> jax.Array:
+        return gamma_value(xi, self._concentration(core, xi)) / core.rate
+
+    def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
+        value = jnp.asarray(value * core.rate)
+        return gamma_coordinates(value, self._concentration(core, value))
+
+    @staticmethod
+    def _concentration(core: Any, like: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(jnp.asarray(core.concentration, like.dtype), like.shape)
+
+
 class Unconstrained(Rule):
     """NumPyro's own unconstrained coordinates: the prior of ξ is whatever it is."""
 
@@ -185,6 +207,16 @@ class Unconstrained(Rule):
 
     def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
         return biject_to(core.support).inv(value)
+
+
+class Uninstalled(Unconstrained):
+    """A law of `BY_TFP` where TensorFlow Probability is not installed."""
+
+
+@functools.cache
+def has_tfp() -> bool:
+    """Whether TensorFlow Probability is installed."""
+    return importlib.util.find_spec("tensorflow_probability") is not None
 
 
 def _inner(probability: jax.Array) -> jax.Array:
@@ -216,6 +248,10 @@ def rule_of(law: Any, *, unconstrained: bool = False) -> Rule:
         return Decoded()
     if isinstance(core, dist.TransformedDistribution) and _invertible(core):
         return Transformed()
+    if type(core) is dist.Gamma:
+        return Gamma()
+    if type(core) in BY_TFP and not has_tfp():
+        return Uninstalled()
     for kinds, rule in ((SYMMETRIC, Symmetric), (POSITIVE, Positive), (QUANTILES, Quantile)):
         if type(core) in kinds:
             return rule()

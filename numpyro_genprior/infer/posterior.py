@@ -14,6 +14,7 @@ import numpyro
 from numpyro.distributions.transforms import biject_to
 
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.coordinates import Uninstalled
 from numpyro_genprior.infer.fisher import whitened_parameters
 from numpyro_genprior.infer.layout import Layout, Place, read_layout
 from numpyro_genprior.networks.static import Static
@@ -123,15 +124,20 @@ class Posterior(eqx.Module):
         ValueError
             When there is such a site.
         """
-        others = [p.name for p in self.layout.places if not p.rule.standard]
+        others = [p for p in self.layout.places if not p.rule.standard]
         if others:
+            remedy = (
+                "write it as a function of a normal site (e.g. LogNormal for a scale), or use "
+                "FisherNUTS"
+            )
+            if isinstance(others[0].rule, Uninstalled):
+                remedy = f"install tensorflow_probability, which has its quantiles, or {remedy}"
             raise ValueError(
                 message(
                     f"{method} needs standard normal coordinates",
                     expected="latents of priors, normals and laws with a quantile function",
-                    got=f"site {others[0]!r}, which has only unconstrained ones",
-                    remedy="write it as a function of a normal site (e.g. LogNormal for a scale), "
-                    "or use FisherNUTS",
+                    got=f"site {others[0].name!r}, which has only unconstrained ones",
+                    remedy=remedy,
                 )
             )
 
