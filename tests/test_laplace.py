@@ -83,7 +83,7 @@ def test_closed_form(rank):
 
 @pytest.mark.float64
 def test_evidence_of_a_low_rank_counts_what_is_left_out():
-    """200 latents of known information: the closed form, met by rank 12."""
+    """200 latents of known information: the closed form, met by rank 20."""
     eigenvalues = 30.0 * 0.75 ** np.arange(200)
     turn = np.linalg.qr(np.random.default_rng(3).normal(size=(200, 200)))[0]
     forward = np.sqrt(eigenvalues)[:, None] * turn
@@ -95,13 +95,13 @@ def test_evidence_of_a_low_rank_counts_what_is_left_out():
 
     with jax.numpy_rank_promotion("allow"):  # NumPyro's own, in init_to_median
         estimate = ngp.infer.find_map(model, jax.random.key(0), y, num_starts=1, progress_bar=False)
-        guide = ngp.infer.AutoFisherLaplace.from_map(estimate, rank=12)
+        guide = ngp.infer.AutoFisherLaplace.from_map(estimate, rank=20)
         narrow = ngp.infer.AutoFisherLaplace.from_map(estimate, rank=5)
-    rest = np.log1p(eigenvalues[12:]).sum()  # 2.8 nats, 1.4 of them in the evidence
+    rest = np.log1p(eigenvalues[20:]).sum()
     low, high = guide.spectrum().log_det_discarded(200)
     assert low < rest < high
     evidence = norm.logpdf(np.asarray(y), scale=np.sqrt(1 + eigenvalues)).sum()
-    assert abs(guide.log_evidence() - evidence) <= 0.25 * (high - low) < 0.5
+    assert abs(guide.log_evidence() - evidence) <= 0.25 * (high - low) < 0.25 * rest
     with (
         pytest.warns(UserWarning, match="leaves out directions"),
         pytest.warns(UserWarning, match=r"evidence .* may be wrong by .* Raise rank"),

@@ -265,8 +265,8 @@ class AutoFisherLaplace(AutoContinuous):
         """Laplace's log evidence: ``log p(y, û) + n/2 log 2π + ½ log|C|``.
 
         Exact where the posterior is Gaussian; one mode's worth elsewhere. For a low rank, what the
-        eigenvalues left out add to log|C| is known within bounds (`Spectrum`): the middle is taken,
-        with a warning where that may be wrong by more than half a nat.
+        eigenvalues left out add to log|C| is estimated within bounds (`Spectrum`): the middle is
+        taken, with a warning where that may be wrong by more than half a nat.
         """
         xi = self._to_posterior(self._loc(params))
         transform, spectrum = self._whiten(params)

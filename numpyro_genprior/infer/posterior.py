@@ -131,7 +131,10 @@ class Posterior(eqx.Module):
                 "FisherNUTS"
             )
             if isinstance(others[0].rule, Uninstalled):
-                remedy = f"install tensorflow_probability, which has its quantiles, or {remedy}"
+                remedy = (
+                    "install tensorflow_probability, which has its quantiles (pip install "
+                    f"'numpyro-genprior[distrax]'), or {remedy}"
+                )
             raise ValueError(
                 message(
                     f"{method} needs standard normal coordinates",
