@@ -46,7 +46,7 @@ from numpyro.infer.reparam import NeuTraReparam
 from numpyro.infer.util import log_density
 
 import numpyro_genprior as ngp
-from numpyro_genprior.infer.descent import advance, begin, default_method
+from numpyro_genprior.infer.optimize.minimise import advance, begin, default_method
 
 CHAINS, CHUNK, WANTED, R_HAT = 4, 50, 400, 1.01
 SVI_STEPS = 1000

@@ -38,7 +38,8 @@ import numpyro
 import numpyro.distributions as dist
 
 import numpyro_genprior as ngp
-from numpyro_genprior.infer import MGVI, Posterior, mgvi_step
+from numpyro_genprior.infer import MGVI, Posterior
+from numpyro_genprior.infer.mgvi import step as mgvi_step
 
 TOLERANCE = 0.01
 MILLION_STEPS = 6

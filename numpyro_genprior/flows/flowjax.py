@@ -95,7 +95,7 @@ def _bijection(flow: Any) -> Any:
     return jax.tree.map(replaced, _thawed(_parts(flow)[1]), is_leaf=is_numerical)
 
 
-class FlowJAXLaw(Distribution):
+class FlowJAXDistribution(Distribution):
     """An untransformed FlowJAX distribution as a NumPyro one: the base of a flow.
 
     Notes
@@ -167,7 +167,7 @@ class FlowJAX(Adapter):
         base, bijection = _parts(flow)
         if base is None or isinstance(base, fjd.StandardNormal):
             return tuple(bijection.shape)
-        return FlowJAXLaw(base)
+        return FlowJAXDistribution(base)
 
     @staticmethod
     def condition_shape(flow: Any) -> tuple[int, ...] | None:

@@ -16,7 +16,7 @@ from numpyro.distributions.transforms import (
 from numpyro.distributions.util import sum_rightmost
 
 from numpyro_genprior.flows.adapter import Adapter
-from numpyro_genprior.flows.opened import opened_transform
+from numpyro_genprior.flows.numpyro_pytree import opened_transform
 from numpyro_genprior.flows.support import is_real
 
 

@@ -1,13 +1,13 @@
 """Inference in coordinates that are standard normal under the prior."""
 
+from numpyro_genprior.infer.elliptical_slice import EllipticalSlice
 from numpyro_genprior.infer.fisher import register_fisher
+from numpyro_genprior.infer.fisher_nuts import FisherHMC, FisherNUTS
 from numpyro_genprior.infer.laplace import AutoFisherLaplace
 from numpyro_genprior.infer.map import find_map
-from numpyro_genprior.infer.mgvi import MGVI
-from numpyro_genprior.infer.nuts import FisherHMC, FisherNUTS
+from numpyro_genprior.infer.mgvi.mgvi import MGVI
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.infer.slice import EllipticalSlice
-from numpyro_genprior.infer.smc import SMC
+from numpyro_genprior.infer.smc.smc import SMC
 from numpyro_genprior.infer.tempering import ParallelTempering
 
 __all__ = [

@@ -32,7 +32,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import ndtr, ndtri
 from numpyro.distributions.transforms import biject_to
 
-from numpyro_genprior.infer.gamma import gamma_coordinates, gamma_value
+from numpyro_genprior.infer.gamma_quantile import gamma_coordinates, gamma_value
 from numpyro_genprior.infer.preimage import preimage
 from numpyro_genprior.priors import Prior, StandardNormal
 from numpyro_genprior.sites.wrappers import unwrap
@@ -43,7 +43,7 @@ QUANTILES = (dist.Uniform, dist.Gumbel, dist.Beta, dist.Pareto)
 BY_TFP = (dist.Beta, dist.StudentT)  # NumPyro takes their quantiles from TensorFlow Probability
 
 
-class Rule(ABC):
+class CoordinateRule(ABC):
     """How one kind of law is reached. `core` is the law inside expand, to_event and mask.
 
     Arrays have the leading dimensions of the whole site; the law broadcasts against them.
@@ -73,7 +73,7 @@ class Rule(ABC):
         """Coordinates of a value."""
 
 
-class Itself(Rule):
+class Itself(CoordinateRule):
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
         return xi
 
@@ -81,7 +81,7 @@ class Itself(Rule):
         return value
 
 
-class Affine(Rule):
+class Affine(CoordinateRule):
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
         return core.loc + core.scale * xi
 
@@ -89,7 +89,7 @@ class Affine(Rule):
         return (value - core.loc) / core.scale
 
 
-class Triangular(Rule):
+class Triangular(CoordinateRule):
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
         return core.loc + jnp.einsum("...ij,...j->...i", core.scale_tril, xi)
 
@@ -99,7 +99,7 @@ class Triangular(Rule):
         return solve_triangular(tril, residual[..., None], lower=True)[..., 0]
 
 
-class Decoded(Rule):
+class Decoded(CoordinateRule):
     """A prior with an exact density: x = T(z), and z by its own rule."""
 
     def shape(self, core: Any, value_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -114,7 +114,7 @@ class Decoded(Rule):
         return rule_of(core.latent).coordinates(unwrap(core.latent), preimage(core, value))
 
 
-class Transformed(Rule):
+class Transformed(CoordinateRule):
     def shape(self, core: Any, value_shape: tuple[int, ...]) -> tuple[int, ...]:
         for transform in reversed(core.transforms):
             value_shape = transform.inverse_shape(value_shape)
@@ -132,7 +132,7 @@ class Transformed(Rule):
         return rule_of(core.base_dist).coordinates(unwrap(core.base_dist), value)
 
 
-class Symmetric(Rule):
+class Symmetric(CoordinateRule):
     """By the lower tail on either side, where probabilities keep their digits."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
@@ -149,7 +149,7 @@ class Symmetric(Rule):
         return jnp.where(value < core.loc, tail, -tail)
 
 
-class Positive(Rule):
+class Positive(CoordinateRule):
     """Laws on the positive numbers with a heavy mass at zero, by their survival function."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
@@ -171,7 +171,7 @@ class Positive(Rule):
         return -ndtri(_inner(upper))
 
 
-class Quantile(Rule):
+class Quantile(CoordinateRule):
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
         return core.icdf(_inner(ndtr(xi)))
 
@@ -179,7 +179,7 @@ class Quantile(Rule):
         return ndtri(_inner(core.cdf(value)))
 
 
-class Gamma(Rule):
+class Gamma(CoordinateRule):
     """By a quantile function of ours: NumPyro's needs TensorFlow Probability."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
@@ -194,7 +194,7 @@ class Gamma(Rule):
         return jnp.broadcast_to(jnp.asarray(core.concentration, like.dtype), like.shape)
 
 
-class Unconstrained(Rule):
+class Unconstrained(CoordinateRule):
     """NumPyro's own unconstrained coordinates: the prior of ξ is whatever it is."""
 
     standard = False
@@ -225,7 +225,7 @@ def _inner(probability: jax.Array) -> jax.Array:
     return jnp.clip(probability, finfo.eps**2, 1 - finfo.epsneg)
 
 
-def rule_of(law: Any, *, unconstrained: bool = False) -> Rule:
+def rule_of(law: Any, *, unconstrained: bool = False) -> CoordinateRule:
     """The rule for a law (wrappers are looked through).
 
     Parameters

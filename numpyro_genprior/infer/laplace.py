@@ -19,8 +19,8 @@ from numpyro.infer import init_to_median
 from numpyro.infer.autoguide import AutoContinuous
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.descent import minimise
-from numpyro_genprior.infer.events import EventCovariance
+from numpyro_genprior.infer.event_covariance import EventCovariance
+from numpyro_genprior.infer.optimize.minimise import minimise
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.infer.whitening import LowRankAffine, Spectrum, fisher_whitening
 

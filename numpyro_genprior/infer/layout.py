@@ -14,12 +14,12 @@ import numpyro
 import numpyro.distributions as dist
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.coordinates import Rule, rule_of
+from numpyro_genprior.infer.coordinates import CoordinateRule, rule_of
 from numpyro_genprior.sites.wrappers import unwrap
 
 
 @dataclass(frozen=True)
-class Place:
+class SiteSlice:
     """One latent site.
 
     Attributes
@@ -35,7 +35,7 @@ class Place:
     """
 
     name: str
-    rule: Rule
+    rule: CoordinateRule
     value_shape: tuple[int, ...]
     shape: tuple[int, ...]
     start: int
@@ -49,7 +49,7 @@ class Place:
 class Layout:
     """The latent sites of a model in their order, and the observed ones by name."""
 
-    places: tuple[Place, ...]
+    places: tuple[SiteSlice, ...]
     observed: tuple[str, ...]
 
     @property
@@ -65,7 +65,7 @@ class Layout:
             for i in range(place.stop - place.start)
         )
 
-    def __getitem__(self, name: str) -> Place:
+    def __getitem__(self, name: str) -> SiteSlice:
         return next(place for place in self.places if place.name == name)
 
     def __contains__(self, name: str) -> bool:
@@ -83,7 +83,7 @@ def read_layout(
         For a site that has no coordinates: discrete, masked, scaled or subsampled, by name; or
         when there is none at all, or nothing observed.
     """
-    places: list[Place] = []
+    places: list[SiteSlice] = []
     observed: list[str] = []
 
     def read(args: Any, kwargs: Any) -> None:
@@ -105,7 +105,7 @@ def read_layout(
             value_shape = jnp.shape(site["value"])
             shape = rule.shape(core, value_shape)
             stop = start + math.prod(shape)
-            places.append(Place(name, rule, value_shape, shape, start, stop))
+            places.append(SiteSlice(name, rule, value_shape, shape, start, stop))
             start = stop
 
     eqx.filter_eval_shape(read, args, kwargs)  # only shapes: no value is ever looked at

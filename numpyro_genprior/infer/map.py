@@ -12,11 +12,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer import descent
-from numpyro_genprior.infer.estimate import SHOWN, MAPEstimate, Starts
-from numpyro_genprior.infer.modes import Mode, group
+from numpyro_genprior.infer.initial_points import draw_starts
+from numpyro_genprior.infer.map_result import SHOWN, MAPEstimate, Starts
+from numpyro_genprior.infer.mode_clustering import Mode, group
+from numpyro_genprior.infer.optimize import minimise
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.infer.starts import draw_starts
 
 
 def find_map(
@@ -84,7 +84,8 @@ def find_map(
     Notes
     -----
     Two starts found one mode when the energy on the line between their ends rises by no more than
-    2 nats above the higher end, see `numpyro_genprior.infer.modes`. Starts that did not converge
+    2 nats above the higher end, see `numpyro_genprior.infer.mode_clustering`. Starts that did not
+    converge
     count for no mode, unless one of them is the lowest of all.
 
     **Fails when** there are many more modes than starts: the best may be missing. The mode of a
@@ -98,7 +99,7 @@ def find_map(
     Examples
     --------
     >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
-    >>> from numpyro_genprior.infer.map import find_map
+    >>> from numpyro_genprior.infer import find_map
     >>> def model(y):
     ...     z = numpyro.sample("z", dist.Normal(0.0, 1.0))
     ...     numpyro.sample("y", dist.Normal(z + 0.1 * z**2, 1.0), obs=y)
@@ -120,7 +121,7 @@ def find_map(
         )
     posterior = Posterior(model, args, kwargs, unconstrained=unconstrained)
     method = (
-        descent.default_method(posterior)[0] if method is None else descent.check_method(method)
+        minimise.default_method(posterior)[0] if method is None else minimise.check_method(method)
     )
     drawn = _draw(posterior, key, num_starts)
     at = _descend(posterior, drawn[0], method, max_steps, tolerance, progress_bar)
@@ -131,7 +132,7 @@ def find_map(
 def summarise(
     posterior: Posterior,
     drawn: tuple[jax.Array, int],
-    at: descent.Minima,
+    at: minimise.Minima,
     method: str,
     max_steps: int,
     longer: str,
@@ -159,14 +160,14 @@ def summarise(
 
 
 _draw = eqx.filter_jit(draw_starts)
-_begin = eqx.filter_jit(descent.begin)
-_advance = eqx.filter_jit(descent.advance)
+_begin = eqx.filter_jit(minimise.begin)
+_advance = eqx.filter_jit(minimise.advance)
 
 
 def _descend(
     posterior: Posterior, starts: Any, method: str, max_steps: int, tolerance: float, show: bool
-) -> descent.Minima:
-    """`descent.minimise` step by step.
+) -> minimise.Minima:
+    """`minimise.minimise` step by step.
 
     A loop of Python, and not ``lax.while_loop``: on CPU a convolution in a compiled loop runs about
     ten times slower.
@@ -175,7 +176,7 @@ def _descend(
     limit = np.asarray(tolerance, starts.dtype)
     with tqdm(total=max_steps, desc="MAP", disable=not show) as bar:
         for _ in range(max_steps):
-            going = int(descent.active(state.at).sum())
+            going = int(minimise.active(state.at).sum())
             if not going:
                 break
             bar.set_postfix(energy=f"{_lowest(state.at.energy):.2f}", going=going)

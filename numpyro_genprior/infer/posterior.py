@@ -16,7 +16,7 @@ from numpyro.distributions.transforms import biject_to
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.coordinates import Uninstalled
 from numpyro_genprior.infer.fisher import whitened_parameters
-from numpyro_genprior.infer.layout import Layout, Place, read_layout
+from numpyro_genprior.infer.layout import Layout, SiteSlice, read_layout
 from numpyro_genprior.networks.static import Static
 from numpyro_genprior.sites.wrappers import unwrap
 
@@ -393,4 +393,4 @@ def _log_unconstrained(u: jax.Array, site: Any) -> jax.Array:
         return jnp.sum(fn.log_prob(site["value"])) + jnp.sum(log_det)
 
 
-__all__ = ["Linearised", "Place", "Posterior"]
+__all__ = ["Linearised", "SiteSlice", "Posterior"]

@@ -7,12 +7,12 @@ from numpyro_genprior.io.errors import (
     PrecisionError,
     PriorFileError,
     ShapeError,
-    SkeletonError,
     StructureError,
+    TemplateRequiredError,
     TruncatedFileError,
     VersionError,
 )
-from numpyro_genprior.io.store import load, read_header, save
+from numpyro_genprior.io.save_load import load, read_header, save
 
 __all__ = [
     "CorruptFileError",
@@ -21,7 +21,7 @@ __all__ = [
     "PrecisionError",
     "PriorFileError",
     "ShapeError",
-    "SkeletonError",
+    "TemplateRequiredError",
     "StructureError",
     "TruncatedFileError",
     "VersionError",

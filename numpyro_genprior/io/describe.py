@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent
 
 from numpyro_genprior.errors import message
+from numpyro_genprior.io.distributions import describe_support, law_name
 from numpyro_genprior.io.errors import FamilyError, PriorFileError, StructureError
-from numpyro_genprior.io.laws import describe_support, law_name
 from numpyro_genprior.networks.architectures import ARCHITECTURES
 from numpyro_genprior.networks.frozen import Frozen
 from numpyro_genprior.priors.prior import Prior

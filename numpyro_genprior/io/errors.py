@@ -9,7 +9,7 @@ __all__ = [
     "PrecisionError",
     "PriorFileError",
     "ShapeError",
-    "SkeletonError",
+    "TemplateRequiredError",
     "StructureError",
     "TruncatedFileError",
     "VersionError",
@@ -36,7 +36,7 @@ class VersionError(PriorFileError):
     """The file was written by a newer version of the format."""
 
 
-class SkeletonError(PriorFileError):
+class TemplateRequiredError(PriorFileError):
     """The file does not load by itself: it needs ``like=``."""
 
 

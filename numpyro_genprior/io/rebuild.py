@@ -18,9 +18,9 @@ from numpyro.distributions import Distribution
 
 import numpyro_genprior.flows.architectures  # noqa: F401  (registers its architectures)
 from numpyro_genprior.errors import message
-from numpyro_genprior.io import leaves
-from numpyro_genprior.io.errors import PriorFileError, SkeletonError, StructureError
-from numpyro_genprior.io.laws import LAWS, make_support
+from numpyro_genprior.io import flatten
+from numpyro_genprior.io.distributions import LAWS, make_support
+from numpyro_genprior.io.errors import PriorFileError, StructureError, TemplateRequiredError
 from numpyro_genprior.networks import architectures as networks
 from numpyro_genprior.networks.architectures import ARCHITECTURES
 from numpyro_genprior.priors.field import GaussianFieldPrior
@@ -46,14 +46,14 @@ def rebuild(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
 
     Raises
     ------
-    SkeletonError
+    TemplateRequiredError
         When a class or an architecture is not one of ours.
     StructureError, ShapeError, PrecisionError
         When description and arrays do not fit each other.
     """
     try:
         prior = _Source(description, arrays, "").prior()
-        differs = leaves.difference(arrays, leaves.collect(prior)[0])
+        differs = flatten.difference(arrays, flatten.collect(prior)[0])
     except PriorFileError:
         raise
     except Exception as error:  # whatever a constructor says about a description it cannot use
@@ -85,7 +85,9 @@ class _Source:
     def prior(self) -> Prior:
         family = self.description["family"]
         if family not in _FAMILIES:
-            raise SkeletonError(needs_like(f"the class {family} is not one of numpyro_genprior's"))
+            raise TemplateRequiredError(
+                needs_like(f"the class {family} is not one of numpyro_genprior's")
+            )
         return _FAMILIES[family](self)
 
     def path(self, part: str) -> str:
@@ -93,7 +95,7 @@ class _Source:
 
     def array(self, part: str) -> jax.Array | None:
         array = self.arrays.get(self.path(part))
-        return None if array is None else leaves.to_jax(self.path(part), array)
+        return None if array is None else flatten.to_jax(self.path(part), array)
 
     def network(self, part: str) -> Any:
         entry = self.description["networks"].get(part)
@@ -101,19 +103,19 @@ class _Source:
             return None
         architecture = entry["architecture"]
         if architecture is None:
-            raise SkeletonError(
+            raise TemplateRequiredError(
                 needs_like(f"its {part}, a {entry['type']}, is no built-in architecture")
             )
         if architecture not in ARCHITECTURES:
-            raise SkeletonError(
+            raise TemplateRequiredError(
                 needs_like(f"the architecture {architecture} of its {part} is not registered here")
             )
         skeleton = _skeleton(architecture, entry["config"])
-        return leaves.fill(skeleton, self.arrays, name=self.path(part))
+        return flatten.fill(skeleton, self.arrays, name=self.path(part))
 
     def support(self) -> Any:
         if self.description["support"] is None:
-            raise SkeletonError(needs_like("its support is none that a file can name"))
+            raise TemplateRequiredError(needs_like("its support is none that a file can name"))
         return make_support(self.description["support"])
 
     def latent(self) -> Distribution:
@@ -130,11 +132,11 @@ class _Source:
         if law == "Expanded":
             return self._law(entry["base"], f"{name}.base_dist").expand(tuple(entry["batch_shape"]))
         if law not in LAWS:
-            raise SkeletonError(
+            raise TemplateRequiredError(
                 needs_like(f"its latent, a {entry['type']}, is no law that a file can name")
             )
         make, names = LAWS[law]
-        parts = {n: leaves.to_jax(f"{name}.{n}", self.arrays[f"{name}.{n}"]) for n in names}
+        parts = {n: flatten.to_jax(f"{name}.{n}", self.arrays[f"{name}.{n}"]) for n in names}
         return make(**parts)
 
     def condition(self) -> dict[str, Any]:

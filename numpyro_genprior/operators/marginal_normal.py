@@ -14,9 +14,9 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
+from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.operators.operator import Operator, shaped
-from numpyro_genprior.priors import checks
 from numpyro_genprior.priors.vectorise import vectorise
 
 
@@ -152,7 +152,7 @@ class MarginalNormal(Distribution):
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draw data of shape ``sample_shape + batch_shape + event_shape``."""
         shape = (*sample_shape, *self.batch_shape, *self.event_shape)
-        white = jax.random.normal(checks.random_key(key), shape, self._dtype())
+        white = jax.random.normal(validation.random_key(key), shape, self._dtype())
 
         def draw(law: _Core, white: jax.Array) -> jax.Array:
             return law.data_mean + law.gram.synthesise(
@@ -257,7 +257,7 @@ class MarginalNormal(Distribution):
         data = shaped(data, self.event_shape, "Data")
         lead = jnp.broadcast_shapes(data.shape[: data.ndim - self.event_dim], self.batch_shape)
         lead = (*sample_shape, *lead)
-        keys = jax.random.split(checks.random_key(key))
+        keys = jax.random.split(validation.random_key(key))
         xi = jax.random.normal(keys[0], (*lead, *self.operator.event_shape), self._dtype())
         noise = jax.random.normal(keys[1], (*lead, *self.event_shape), self._dtype())
         dims = len(self.operator.event_shape)

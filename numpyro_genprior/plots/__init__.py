@@ -1,10 +1,10 @@
 """Pictures. They need matplotlib: ``pip install numpyro_genprior[plots]``."""
 
+from numpyro_genprior.plots.adequacy import adequacy
 from numpyro_genprior.plots.calibration import coverage, sbc_ranks
+from numpyro_genprior.plots.contraction import contraction
 from numpyro_genprior.plots.directions import event_directions
 from numpyro_genprior.plots.images import posterior_images
-from numpyro_genprior.plots.ladder import contraction
-from numpyro_genprior.plots.misfit import adequacy
 from numpyro_genprior.plots.spectrum import (
     decoder_collapse,
     jacobian_spectrum,

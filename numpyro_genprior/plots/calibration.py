@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numpyro_genprior.diagnostics import SBC, TARP, Coverage
-from numpyro_genprior.plots.canvas import BAD, DATA, PRIOR, axes, check
+from numpyro_genprior.plots.style import BAD, DATA, PRIOR, axes, check
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

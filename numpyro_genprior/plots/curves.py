@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numpyro_genprior.plots.canvas import DATA, PRIOR, pyplot
+from numpyro_genprior.plots.style import DATA, PRIOR, pyplot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

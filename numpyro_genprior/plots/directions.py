@@ -8,7 +8,7 @@ import numpy as np
 
 from numpyro_genprior.diagnostics import Sensitivity
 from numpyro_genprior.errors import message
-from numpyro_genprior.plots.canvas import DATA, check, pyplot
+from numpyro_genprior.plots.style import DATA, check, pyplot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.plots.canvas import HIDDEN, pyplot
 from numpyro_genprior.plots.curves import draw_curves
+from numpyro_genprior.plots.style import HIDDEN, pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

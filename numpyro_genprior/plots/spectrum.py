@@ -12,7 +12,7 @@ from numpyro_genprior.diagnostics import (
     PosteriorCollapse,
     Sensitivity,
 )
-from numpyro_genprior.plots.canvas import BAD, DATA, PRIOR, axes, check
+from numpyro_genprior.plots.style import BAD, DATA, PRIOR, axes, check
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from numpyro_genprior import validation
 from numpyro_genprior.errors import message
-from numpyro_genprior.priors import checks
 from numpyro_genprior.priors.prior import Prior
 
 
@@ -88,7 +88,7 @@ class GaussianFieldPrior(Prior):
         frequency = radial_frequency(grid)
         values = spectrum(jnp.asarray(frequency)) if callable(spectrum) else spectrum
         self._spectrum = _checked_spectrum(values, frequency)
-        loc = checks.array(loc, "The mean of GaussianFieldPrior")
+        loc = validation.array(loc, "The mean of GaussianFieldPrior")
         if loc.shape not in ((), grid):
             raise ValueError(
                 message(
@@ -100,7 +100,9 @@ class GaussianFieldPrior(Prior):
             )
         dtype = jnp.result_type(self._spectrum.dtype, loc.dtype)
         self._loc = jnp.broadcast_to(loc.astype(dtype), grid)
-        checks.weights_finite(self._loc, "The mean of GaussianFieldPrior", "pass finite numbers")
+        validation.weights_finite(
+            self._loc, "The mean of GaussianFieldPrior", "pass finite numbers"
+        )
         super().__init__(grid, event_shape=grid, validate_args=validate_args)
 
     @property
@@ -151,7 +153,7 @@ def radial_frequency(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _checked_spectrum(values: Any, frequency: np.ndarray) -> jax.Array:
-    values = checks.array(values, "The spectrum of GaussianFieldPrior")
+    values = validation.array(values, "The spectrum of GaussianFieldPrior")
     values = values.astype(jnp.result_type(float, values.dtype))
     if values.shape not in ((), frequency.shape):
         raise ValueError(

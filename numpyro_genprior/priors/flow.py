@@ -11,13 +11,14 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, TransformedDistribution, constraints
 from numpyro.distributions.transforms import ComposeTransform
 
+from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.flows import ADAPTERS, Adapter, adapter_of
 from numpyro_genprior.flows.support import disagree, is_real
 from numpyro_genprior.networks.frozen import Frozen, promote
-from numpyro_genprior.priors import checks
+from numpyro_genprior.priors.latent_distribution import as_latent
+from numpyro_genprior.priors.missing_handler import warn_if_latent_is_ignored
 from numpyro_genprior.priors.prior import Prior
-from numpyro_genprior.priors.undecorated import warn_if_latent_is_ignored
 
 
 class FlowPrior(Prior):
@@ -93,8 +94,9 @@ class FlowPrior(Prior):
         flow = adapter.opened(flow)
         self._library = adapter.name
         self._flow = Frozen(flow)
-        checks.weights_finite(self._flow, "The flow")
-        base = checks.as_latent(_latent(adapter, flow, latent))
+        validation.weights_finite(self._flow, "The flow")
+        base = _latent(adapter, flow, latent)
+        base = as_latent(base, allow_batch=isinstance(base, Prior))
         condition_shape = adapter.condition_shape(flow)
         _check_condition(condition, condition_shape)
         super().__init__(
@@ -180,7 +182,7 @@ class FlowPrior(Prior):
         self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()
     ) -> tuple[jax.Array, list[jax.Array]]:
         warn_if_latent_is_ignored()
-        key = checks.random_key(key)
+        key = validation.random_key(key)
         z = self._sample_latent(key, sample_shape)
         ndim = self._latent.event_dim
         x, log_det = self._over_batch(self._forward, [(z, ndim)], [self.event_dim, 0])
@@ -219,7 +221,7 @@ def _latent(adapter: type[Adapter], flow: Any, latent: Any) -> Any:
                 )
             )
         return own
-    chosen = checks.as_latent(latent)
+    chosen = as_latent(latent, allow_batch=isinstance(latent, Prior))
     shape = own if isinstance(own, tuple) else None if own is None else own.event_shape
     if shape is not None and chosen.event_shape != shape:
         raise ValueError(

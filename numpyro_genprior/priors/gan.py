@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 
 from numpyro_genprior.networks.frozen import Frozen
-from numpyro_genprior.priors import generator
+from numpyro_genprior.priors import network_validation
 from numpyro_genprior.priors.prior import Prior
 
 
@@ -83,7 +83,7 @@ class GANPrior(Prior):
         support: constraints.Constraint | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        self._net = generator.freeze(net, "The generator")
+        self._net = network_validation.freeze(net, "The generator")
         super().__init__(
             latent,
             support=support,
@@ -98,7 +98,7 @@ class GANPrior(Prior):
         return self._net
 
     def _decode(self, z: jax.Array, condition: jax.Array | None) -> jax.Array:
-        return generator.call(self._net, z, condition)
+        return network_validation.call(self._net, z, condition)
 
     def thicken(self, scale: ArrayLike) -> Any:
         """The blurred neighbour: a `VAEPrior` with decoder noise of standard deviation `scale`.

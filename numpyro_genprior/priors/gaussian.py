@@ -10,8 +10,8 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
 
+from numpyro_genprior import validation
 from numpyro_genprior.errors import message
-from numpyro_genprior.priors import checks
 from numpyro_genprior.priors.prior import Prior
 
 
@@ -69,9 +69,9 @@ class GaussianPrior(Prior):
         diagonal: ArrayLike,
         validate_args: bool | None = None,
     ) -> None:
-        loc = checks.array(loc, "The mean of GaussianPrior")
-        factor = checks.array(factor, "The factor of GaussianPrior")
-        variances = checks.array(diagonal, "The diagonal of GaussianPrior")
+        loc = validation.array(loc, "The mean of GaussianPrior")
+        factor = validation.array(factor, "The factor of GaussianPrior")
+        variances = validation.array(diagonal, "The diagonal of GaussianPrior")
         dtype = jnp.result_type(float, *(a.dtype for a in (loc, factor, variances)))
         self._loc = loc.astype(dtype)
         self._factor = factor.astype(dtype)
@@ -85,11 +85,11 @@ class GaussianPrior(Prior):
                     remedy="put the rank last; use rank 0 for independent entries",
                 )
             )
-        variances = checks.positive(
+        variances = validation.positive(
             variances, "The diagonal of GaussianPrior", shape, "pass variances above zero"
         )
         self._diagonal = jnp.broadcast_to(variances.astype(dtype), shape)
-        checks.weights_finite((self._loc, self._factor, self._diagonal), "GaussianPrior")
+        validation.weights_finite((self._loc, self._factor, self._diagonal), "GaussianPrior")
         rank, size = self._factor.shape[-1], math.prod(shape)
         super().__init__(rank + size, event_shape=shape, validate_args=validate_args)
 
@@ -109,7 +109,7 @@ class GaussianPrior(Prior):
         rank
             Rank of the factor, below both the number and the size of the events.
         """
-        data = checks.array(data, "The data of GaussianPrior.from_samples")
+        data = validation.array(data, "The data of GaussianPrior.from_samples")
         if data.ndim < 2 or data.shape[0] < 2:
             raise ValueError(
                 message(

@@ -15,12 +15,14 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import validate_sample
 
+from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.flows.support import is_real
 from numpyro_genprior.networks.static import Static
-from numpyro_genprior.priors import checks, trial
+from numpyro_genprior.priors import shape_inference
 from numpyro_genprior.priors.condition import Condition
-from numpyro_genprior.priors.undecorated import warn_if_latent_is_ignored
+from numpyro_genprior.priors.latent_distribution import as_latent
+from numpyro_genprior.priors.missing_handler import warn_if_latent_is_ignored
 from numpyro_genprior.priors.vectorise import vectorise
 
 Density = Literal["exact", "conditional", "none"]
@@ -98,19 +100,19 @@ class Prior(Distribution):
         condition_shape: tuple[int, ...] | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        self._latent = checks.as_latent(latent)
+        self._latent = as_latent(latent, allow_batch=isinstance(latent, Prior))
         self._condition = None
         z = jax.ShapeDtypeStruct(self._latent.event_shape, jnp.result_type(float))
         if condition is None:
-            decoded = trial.abstract_event(self._decode, z)
+            decoded = shape_inference.abstract_event(self._decode, z)
         else:
-            self._condition, decoded = trial.fit_condition(
+            self._condition, decoded = shape_inference.fit_condition(
                 condition, condition_shape, self._decode, z
             )
-        shape = checks.event_shape(decoded, event_shape)
+        shape = validation.event_shape(decoded, event_shape)
         batch_shape = () if self._condition is None else self._condition.batch_shape
         batch_shape = jnp.broadcast_shapes(batch_shape, self._latent.batch_shape)
-        self._declared = Static((checks.event_support(support, shape), decoded.dtype))
+        self._declared = Static((validation.event_support(support, shape), decoded.dtype))
         super().__init__(batch_shape, shape, validate_args=validate_args)
 
     # ---- what a subclass writes: one latent, one event ---------------------------------------
@@ -193,7 +195,7 @@ class Prior(Distribution):
                 )
             )
         other = copy.copy(self)
-        other._condition = self._condition.replace(checks.array(condition, "The condition"))
+        other._condition = self._condition.replace(validation.array(condition, "The condition"))
         other._batch_shape = jnp.broadcast_shapes(
             other._condition.batch_shape, self._latent.batch_shape
         )
@@ -213,7 +215,7 @@ class Prior(Distribution):
         jax.Array
             Events of shape ``(..., *event_shape)``.
         """
-        z = checks.latent_value(z, self._latent)
+        z = validation.latent_value(z, self._latent)
         return self._over_batch(self._decode, [(z, self._latent.event_dim)], [self.event_dim])
 
     def event_given(self, z: ArrayLike) -> Distribution:
@@ -250,14 +252,14 @@ class Prior(Distribution):
         NotImplementedError
             As `event_given` does.
         """
-        z = checks.latent_value(z, self._latent)
+        z = validation.latent_value(z, self._latent)
         k = self.event_dim
         return self._over_batch(self._event_law, [(z, self._latent.event_dim)], [k, k])
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draw events of shape ``sample_shape + batch_shape + event_shape``."""
         warn_if_latent_is_ignored()
-        key = checks.random_key(key)
+        key = validation.random_key(key)
         if self.density != "conditional":
             return self.decode(self._sample_latent(key, sample_shape))
         key_latent, key_noise = jax.random.split(key)
@@ -286,7 +288,7 @@ class Prior(Distribution):
 
     @validate_sample
     def _log_prob_of_value(self, value: ArrayLike) -> jax.Array:
-        value = checks.event_value(value, self.event_shape, self.event_dtype)
+        value = validation.event_value(value, self.event_shape, self.event_dtype)
         log_prob = self._over_batch(self._log_prob, [(value, self.event_dim)], [0])
         return self._inside(value, log_prob)
 
@@ -324,7 +326,7 @@ class Prior(Distribution):
         """
         if self.density != "exact":
             raise self._without_density("score")
-        value = checks.event_value(value, self.event_shape, self.event_dtype)
+        value = validation.event_value(value, self.event_shape, self.event_dtype)
         gradient = jax.grad(self._log_prob)
         return self._over_batch(gradient, [(value, self.event_dim)], [self.event_dim])
 
@@ -343,7 +345,7 @@ class Prior(Distribution):
         """
         if self._condition is None:
             return vectorise(lambda *args: function(*args, None), arguments, outputs)
-        checks.batches_fit(
+        validation.batches_fit(
             [a.shape[: a.ndim - n] for a, n in arguments], self._condition.batch_shape
         )
         pair = (self._condition.array, self._condition.ndim)

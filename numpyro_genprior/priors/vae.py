@@ -13,9 +13,10 @@ import numpyro.distributions as dist
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
+from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.networks.frozen import Frozen
-from numpyro_genprior.priors import checks, generator, trial
+from numpyro_genprior.priors import network_validation, shape_inference
 from numpyro_genprior.priors.gan import GANPrior
 from numpyro_genprior.priors.prior import Prior
 
@@ -96,9 +97,11 @@ class VAEPrior(Prior):
         condition_shape: tuple[int, ...] | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        self._net = generator.freeze(net, "The decoder")
-        self._scale = None if scale is None else checks.array(scale, "The scale of the decoder")
-        self._encoder = None if encoder is None else generator.freeze(encoder, "The encoder")
+        self._net = network_validation.freeze(net, "The decoder")
+        self._scale = None if scale is None else validation.array(scale, "The scale of the decoder")
+        self._encoder = (
+            None if encoder is None else network_validation.freeze(encoder, "The encoder")
+        )
         super().__init__(
             latent,
             condition=condition,
@@ -108,7 +111,7 @@ class VAEPrior(Prior):
         if scale is None:
             self._check_own_scale()
         else:
-            self._scale = checks.positive(scale, "The scale of the decoder", self.event_shape)
+            self._scale = validation.positive(scale, "The scale of the decoder", self.event_shape)
         if self._encoder is not None:
             self._check_encoder()
 
@@ -128,11 +131,11 @@ class VAEPrior(Prior):
         return self._scale
 
     def _decode(self, z: jax.Array, condition: jax.Array | None) -> jax.Array:
-        output = generator.call(self._net, z, condition)
+        output = network_validation.call(self._net, z, condition)
         return output if self._scale is not None else _pair(output, "decoder")[0]
 
     def _event_law(self, z: jax.Array, condition: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        output = generator.call(self._net, z, condition)
+        output = network_validation.call(self._net, z, condition)
         if self._scale is None:
             loc, scale = _pair(output, "decoder")
             return loc, jnp.broadcast_to(scale, loc.shape)
@@ -170,8 +173,8 @@ class VAEPrior(Prior):
                     remedy="pass num_samples=64",
                 )
             )
-        key = checks.random_key(key)
-        x = checks.event_value(x, self.event_shape, self.event_dtype)
+        key = validation.random_key(key)
+        x = validation.event_value(x, self.event_shape, self.event_dtype)
         batch = jnp.broadcast_shapes(x.shape[: x.ndim - self.event_dim], self.batch_shape)
         x = jnp.broadcast_to(x, batch + self.event_shape)
         if self._encoder is None:  # latents from their own law: p(z) / q(z) = 1
@@ -206,7 +209,7 @@ class VAEPrior(Prior):
     def _check_own_scale(self) -> None:
         z = jax.ShapeDtypeStruct(self._latent.event_shape, self.event_dtype)
         condition = None if self._condition is None else self._condition.abstract
-        output = jax.eval_shape(lambda z, c: generator.call(self._net, z, c), z, condition)
+        output = jax.eval_shape(lambda z, c: network_validation.call(self._net, z, c), z, condition)
         scale = _pair(output, "decoder")[1]
         try:
             fits = jnp.broadcast_shapes(scale.shape, self.event_shape) == self.event_shape
@@ -227,13 +230,13 @@ class VAEPrior(Prior):
         condition = None if self._condition is None else self._condition.abstract
         try:
             pair = jax.eval_shape(self._encode, x, condition)
-        except trial.EXPLAINED:
+        except shape_inference.EXPLAINED:
             raise
         except Exception as error:
             raise ValueError(
                 message(
                     f"The encoder fails on one event ({type(error).__name__}: "
-                    f"{trial.first_line(error)})",
+                    f"{shape_inference.first_line(error)})",
                     expected=f"a function of one event of shape {self.event_shape}",
                     remedy="pass an unbatched network that returns (loc, scale)",
                 )
@@ -272,7 +275,7 @@ def _pair(output: Any, what: str) -> tuple[jax.Array, jax.Array]:
     if isinstance(output, (tuple, list)) and len(output) == 2:
         loc, scale = output
         return loc, scale
-    raise trial.OutputError(
+    raise shape_inference.OutputError(
         message(
             f"The {what} does not return two outputs",
             expected="a pair (loc, scale)",

@@ -18,14 +18,7 @@ from numpyro.infer.util import log_density
 
 from numpyro_genprior.priors import Prior
 from numpyro_genprior.sites import latent
-from numpyro_genprior.testing.expect import (
-    check,
-    decoded,
-    draw,
-    expect,
-    expect_close,
-    invertible,
-)
+from numpyro_genprior.testing.expect import check, decoded, draw, expect, expect_close, invertible
 
 
 def as_event(prior: Prior) -> Any:

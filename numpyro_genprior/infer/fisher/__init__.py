@@ -65,9 +65,9 @@ from numpyro_genprior.infer.fisher import (  # noqa: F401 - the rules register t
     discrete,
     marginal,
     multivariate,
-    refused,
     scatter,
     univariate,
+    unsupported,
 )
 from numpyro_genprior.infer.fisher.registry import register_fisher
 from numpyro_genprior.infer.fisher.whitening import fisher_information, whitened_parameters

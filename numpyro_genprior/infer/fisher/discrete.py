@@ -9,9 +9,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.nn import sigmoid
 
-from numpyro_genprior.infer.fisher.registry import (
-    register_elementwise,
-)
+from numpyro_genprior.infer.fisher.registry import register_elementwise
 from numpyro_genprior.infer.fisher.special import (
     inverse,
     inverse_root,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.fisher.fixed import known
+from numpyro_genprior.infer.fisher.constant_parameters import known
 from numpyro_genprior.infer.fisher.registry import broadcast, register_fisher
 from numpyro_genprior.infer.fisher.special import inverse
 from numpyro_genprior.operators import MarginalNormal

@@ -11,12 +11,8 @@ import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.fisher.fixed import known
-from numpyro_genprior.infer.fisher.registry import (
-    broadcast,
-    register_elementwise,
-    register_fisher,
-)
+from numpyro_genprior.infer.fisher.constant_parameters import known
+from numpyro_genprior.infer.fisher.registry import broadcast, register_elementwise, register_fisher
 from numpyro_genprior.infer.fisher.special import inverse, trigamma_excess
 from numpyro_genprior.priors import GaussianFieldPrior, GaussianPrior
 

@@ -14,14 +14,14 @@ from numpyro.distributions import Distribution
 from numpyro_genprior.errors import message
 
 
-class Rule(NamedTuple):
+class FisherRule(NamedTuple):
     """What `register_fisher` keeps: the parameters of a law, and their whitening."""
 
     parameters: Callable[[Any], Any]
     whiten: Callable[[Any, Any], Any]
 
 
-RULES: dict[type, Rule | str] = {}
+RULES: dict[type, FisherRule | str] = {}
 """A rule, or the reason why there can be none."""
 
 
@@ -71,7 +71,7 @@ def register_fisher(
     Array([[1.]], dtype=float32)
     """
     _check_class(DistributionClass)
-    RULES[DistributionClass] = Rule(parameters, whiten)
+    RULES[DistributionClass] = FisherRule(parameters, whiten)
 
 
 def refuse_fisher(DistributionClass: type[Distribution], reason: str) -> None:
@@ -79,7 +79,7 @@ def refuse_fisher(DistributionClass: type[Distribution], reason: str) -> None:
     RULES[DistributionClass] = reason
 
 
-def find_rule(law: Any) -> Rule | str | None:
+def find_rule(law: Any) -> FisherRule | str | None:
     """The rule (or refusal) of the nearest class in the method resolution order, or None."""
     return next((RULES[cls] for cls in type(law).__mro__ if cls in RULES), None)
 

@@ -10,11 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import i0e, i1e
 
-from numpyro_genprior.infer.fisher.registry import (
-    broadcast,
-    register_elementwise,
-    register_fisher,
-)
+from numpyro_genprior.infer.fisher.registry import broadcast, register_elementwise, register_fisher
 from numpyro_genprior.infer.fisher.special import inverse, trigamma_excess
 
 

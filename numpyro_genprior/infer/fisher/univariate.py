@@ -9,12 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from numpyro_genprior.infer.fisher.fixed import known
-from numpyro_genprior.infer.fisher.registry import (
-    broadcast,
-    register_elementwise,
-    register_fisher,
-)
+from numpyro_genprior.infer.fisher.constant_parameters import known
+from numpyro_genprior.infer.fisher.registry import broadcast, register_elementwise, register_fisher
 from numpyro_genprior.infer.fisher.special import (
     inverse,
     inverse_root,

@@ -12,8 +12,8 @@ import numpyro.distributions as dist
 from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.fisher.fixed import known
-from numpyro_genprior.infer.fisher.registry import Rule, find_rule
+from numpyro_genprior.infer.fisher.constant_parameters import known
+from numpyro_genprior.infer.fisher.registry import FisherRule, find_rule
 from numpyro_genprior.sites.wrappers import unwrap
 
 
@@ -207,8 +207,8 @@ def _align(weight: jax.Array, leaf: jax.Array) -> jax.Array:
     return weight.reshape(weight.shape + (1,) * (leaf.ndim - weight.ndim))
 
 
-def _ruled(rule: Rule | str | None, law: Any, where: str) -> Rule:
-    if isinstance(rule, Rule):
+def _ruled(rule: FisherRule | str | None, law: Any, where: str) -> FisherRule:
+    if isinstance(rule, FisherRule):
         return rule
     name = type(law).__name__
     if isinstance(rule, str):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from numpyro_genprior.infer.tempering.moves import Metric, Spot
+from numpyro_genprior.infer.tempering.hmc import Metric, ReplicaState
 from numpyro_genprior.infer.tempering.schedule import carry_over, equalise
 
 FIRST = 8  # shortest round
@@ -38,7 +38,7 @@ class Adaptation(NamedTuple):
 
 
 def first_adaptation(
-    betas: jax.Array, replicas: Spot, *, num_steps: int, dense: bool
+    betas: jax.Array, replicas: ReplicaState, *, num_steps: int, dense: bool
 ) -> Adaptation:
     """A step size from the slope of the likelihood at the first draws, and a flat metric."""
     n, d = replicas.xi.shape
@@ -60,7 +60,7 @@ def longest(num_steps: int) -> float:
 def learn(
     adaptation: Adaptation,
     betas: jax.Array,
-    replicas: Spot,
+    replicas: ReplicaState,
     accept_prob: jax.Array,
     count: jax.Array,
     *,

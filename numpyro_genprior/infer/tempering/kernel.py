@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from numpyro.infer import MCMC
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.kernel import FlatKernel, split_sites
+from numpyro_genprior.infer.base_kernel import FlatKernel, split_sites
 from numpyro_genprior.infer.posterior import Posterior
+from numpyro_genprior.infer.tempering.accumulators import Tally, add_stones, empty
 from numpyro_genprior.infer.tempering.adaptation import (
     Adaptation,
     first_adaptation,
@@ -21,10 +22,9 @@ from numpyro_genprior.infer.tempering.adaptation import (
     learn,
     next_round,
 )
-from numpyro_genprior.infer.tempering.moves import Spot, trajectory, visit
+from numpyro_genprior.infer.tempering.hmc import ReplicaState, trajectory, visit
 from numpyro_genprior.infer.tempering.report import TemperingReport, read_report
 from numpyro_genprior.infer.tempering.schedule import first_schedule
-from numpyro_genprior.infer.tempering.tally import Tally, add_stones, empty
 
 
 class TemperingState(NamedTuple):
@@ -63,7 +63,7 @@ class TemperingState(NamedTuple):
     accept_prob: jax.Array
     betas: jax.Array
     step_size: jax.Array
-    replicas: Spot
+    replicas: ReplicaState
     last_end: jax.Array
     adaptation: Adaptation
     tally: Tally

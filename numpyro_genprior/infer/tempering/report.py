@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.tempering.tally import log_evidence
+from numpyro_genprior.infer.tempering.accumulators import log_evidence
 
 FEW = 10  # round trips of an ensemble, below which modes have hardly been compared
 MANY = 0.6  # mean rejection of swaps

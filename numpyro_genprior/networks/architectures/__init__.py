@@ -6,8 +6,8 @@ are stored by name, because ``jax.nn`` functions cannot be pickled.
 """
 
 from numpyro_genprior.networks.architectures.conv import ConvCritic, ConvDecoder, ConvEncoder
+from numpyro_genprior.networks.architectures.layers import ACTIVATIONS
 from numpyro_genprior.networks.architectures.mlp import MLPCritic, MLPDecoder, MLPEncoder
-from numpyro_genprior.networks.architectures.pieces import ACTIVATIONS
 from numpyro_genprior.networks.architectures.registry import ARCHITECTURES, build, register
 
 __all__ = [

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_genprior.networks.architectures.pieces import (
+from numpyro_genprior.networks.architectures.layers import (
     ACTIVATIONS,
     Dense,
     activation_name,
@@ -20,7 +20,7 @@ from numpyro_genprior.networks.architectures.pieces import (
     with_condition,
 )
 from numpyro_genprior.networks.architectures.registry import register
-from numpyro_genprior.networks.resampling import DownBlock, UpBlock
+from numpyro_genprior.networks.architectures.resampling import DownBlock, UpBlock
 
 
 @register
@@ -59,7 +59,8 @@ class ConvDecoder(eqx.Module):
 
     Notes
     -----
-    Runs at full speed inside NUTS on CPU, see :mod:`numpyro_genprior.networks.resampling`.
+    Runs at full speed inside NUTS on CPU, see
+    :mod:`numpyro_genprior.networks.architectures.resampling`.
     """
 
     dense: Dense

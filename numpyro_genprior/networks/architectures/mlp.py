@@ -10,7 +10,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_genprior.networks.architectures.pieces import (
+from numpyro_genprior.networks.architectures.layers import (
     ACTIVATIONS,
     Dense,
     activation_name,

@@ -1,0 +1,320 @@
+"""`coverage`: how often intervals contain the truth, for events that the prior has not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from scipy import stats
+
+from numpyro_genprior import validation
+from numpyro_genprior.diagnostics.calibration.convergence import Health
+from numpyro_genprior.diagnostics.calibration.experiment import prepare
+from numpyro_genprior.diagnostics.calibration.ranked_quantities import (
+    Functional,
+    Quantities,
+    event_entries,
+)
+from numpyro_genprior.diagnostics.calibration.ranking import ranked
+from numpyro_genprior.diagnostics.calibration.ranks import holm
+from numpyro_genprior.diagnostics.calibration.simulation import Sites
+from numpyro_genprior.errors import message
+
+COVERS, NARROW, WIDE, UNDECIDED = "covers", "too_narrow", "too_wide", "undecided"
+MAX_PIXELS = 1024
+
+
+@dataclass(frozen=True, repr=False)
+class Coverage:
+    """How often central intervals contain the truth. Print it to read it.
+
+    Attributes
+    ----------
+    levels
+        Nominal probabilities of the intervals, of shape ``(levels,)``.
+    coverage
+        For each quantity, the share of truths inside, over events and entries; ``(levels,)``.
+    error
+        Standard errors of these, events being independent and entries of one event not.
+    entries
+        For each quantity, the coverage of each of its entries, of shape ``(levels, *shape)``.
+    num_events
+        Events with finite draws.
+    num_draws
+        Draws that intervals are made of, after thinning.
+    level
+        Probability of finding fault with anything when all is right.
+    health
+        For how many events inference had trouble.
+    """
+
+    levels: np.ndarray
+    coverage: dict[str, np.ndarray]
+    error: dict[str, np.ndarray]
+    entries: dict[str, np.ndarray]
+    num_events: int
+    num_draws: int
+    level: float
+    health: Health
+
+    @property
+    def p_values(self) -> dict[str, np.ndarray]:
+        """Of the test that coverage is nominal, adjusted for all quantities and levels (Holm)."""
+        z = [np.abs(self.coverage[name] - self.levels) / self.error[name] for name in self.coverage]
+        raw = 2 * stats.t.sf(np.concatenate(z), self.num_events - 1)
+        rows = holm(raw).reshape(len(self.coverage), len(self.levels))
+        return dict(zip(self.coverage, rows, strict=True))
+
+    @property
+    def failing(self) -> dict[str, str]:
+        """``"too_narrow"`` or ``"too_wide"``, for the quantities that fail at some level."""
+        found = {}
+        for name, p in self.p_values.items():
+            if p.min() <= self.level:
+                worst = int(np.argmin(p))
+                below = self.coverage[name][worst] < self.levels[worst]
+                found[name] = NARROW if below else WIDE
+        return found
+
+    @property
+    def verdict(self) -> str:
+        """``"covers"``, ``"too_narrow"``, ``"too_wide"`` or ``"undecided"``.
+
+        Too narrow for any quantity is too narrow; undecided is where inference had trouble.
+        """
+        failing = self.failing.values()
+        if failing:
+            return NARROW if NARROW in failing else WIDE
+        return COVERS if self.health.sound else UNDECIDED
+
+    def __repr__(self) -> str:
+        head = {
+            COVERS: f"Intervals cover, as far as {self.num_events} events can tell.",
+            NARROW: "Intervals are too narrow.",
+            WIDE: "Intervals are too wide.",
+            UNDECIDED: "Undecided: coverage is not found wrong, and inference had trouble.",
+        }[self.verdict]
+        width = max(12, *(len(name) for name in self.coverage))
+        nominal = "".join(f"{100 * level:>12.3g} %" for level in self.levels)
+        lines = [f"{head}", f"  {'nominal':<{width}}{nominal}"]
+        for name, covered in self.coverage.items():
+            cells = "".join(
+                f"{f'{100 * c:.1f} ± {100 * e:.1f}':>14}"
+                for c, e in zip(covered, self.error[name], strict=True)
+            )
+            mark = ""
+            if name in self.failing:
+                worst = 100 * self.levels[int(np.argmin(self.p_values[name]))]
+                what = "misses too often" if self.failing[name] == NARROW else "too wide"
+                mark = f"   {what}, at {worst:.3g} % most clearly"
+            lines.append(f"  {name:<{width}}{cells}{mark}")
+        lines.append(
+            f"  {self.num_events} events, one data set each; intervals from {self.num_draws} draws"
+        )
+        lines += self.health.lines(self.num_draws)
+        lines.append(
+            "An average over events and entries: single pixels may be far off (`.entries`). The "
+            "data are simulated: says nothing of a forward model or noise that is wrong."
+        )
+        return "\n".join(lines)
+
+
+def coverage(
+    model: Callable[..., Any],
+    key: jax.Array,
+    *args: Any,
+    events: ArrayLike,
+    site: str | None = None,
+    kernel: Callable[..., Any] | None = None,
+    guide: Callable[..., Any] | None = None,
+    levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95),
+    num_warmup: int = 300,
+    num_draws: int = 127,
+    thin: int = 4,
+    num_steps: int = 2000,
+    optimizer: Any = None,
+    functionals: Mapping[str, Functional] | None = None,
+    observed: str | tuple[str, ...] | None = None,
+    level: float = 0.05,
+    batch_size: int | None = None,
+    progress_bar: bool = True,
+    **kwargs: Any,
+) -> Coverage:
+    """How often do posterior intervals contain the truth, for real events?
+
+    Each event takes the place of the prior's; data are drawn from the likelihood; inference is run
+    on each data set, vmapped, and the central intervals of pixels and functionals are compared with
+    the event. Where the prior is wrong about events, intervals do not cover, however exact the
+    inference: it is the prior that `sbc` takes for granted.
+
+    Parameters
+    ----------
+    model
+        A NumPyro model; decorated with `numpyro_genprior.latent` when it has priors without an
+        exact density.
+    key
+        Random key.
+    args, kwargs
+        The model's arguments, data of the right shape among them; their values do not matter.
+    events
+        Events that training has not seen, of shape ``(number, *shape of the site)``.
+    site
+        Name of the event's site. None: the only one there is.
+    kernel, guide, num_warmup, num_draws, thin, num_steps, optimizer, observed
+        As for `sbc`.
+    levels
+        Probabilities of the intervals.
+    functionals
+        Quantities of interest, each a function of a dictionary of sites, by name. Of the event's
+        own latents there is no truth. None: the event's entries (at most 1024 of them, evenly
+        spaced), their mean and their root mean square.
+    level
+        Probability of finding fault with anything when all is right.
+    batch_size, progress_bar
+        As for `sbc`.
+
+    Returns
+    -------
+    Coverage
+        ``.coverage``, ``.error``, ``.entries``, ``.verdict``; prints as a finding.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `sbc` does, and for events of another shape.
+
+    Notes
+    -----
+    A truth is inside of the central interval of probability c when its rank among the draws, as a
+    number between 0 and 1, is within c/2 of 1/2; ties are broken at random. Entries of one event
+    are not independent: standard errors are those of the mean over events of their shares, with
+    the binomial variance of one event added, so that none is zero. Latents other than the event's
+    are drawn from their prior.
+
+    **Fails when** the events are few, or not like those to come. A prior that is right on average
+    over events may be wrong about each kind of them: look at `entries`, and run it by kind.
+
+    References
+    ----------
+    Dawid, The well-calibrated Bayesian, JASA 1982. Säilynoja et al. 2022, see `sbc`.
+
+    Examples
+    --------
+    A prior that is right, and one that is too sure:
+
+    >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> import numpyro_genprior as ngp
+    >>> @ngp.latent
+    ... def model(scale, y):
+    ...     x = numpyro.sample("x", ngp.GANPrior(lambda z: scale * z, 3))
+    ...     numpyro.sample("y", dist.Normal(x, 1.0).to_event(1), obs=y)
+    >>> events = jax.random.normal(jax.random.key(0), (200, 3))
+    >>> for scale in (1.0, 0.2):
+    ...     found = ngp.diagnostics.coverage(
+    ...         model,
+    ...         jax.random.key(1),
+    ...         jnp.array(scale),
+    ...         jnp.zeros(3),
+    ...         events=events,
+    ...         guide=ngp.infer.AutoFisherLaplace,
+    ...         progress_bar=False,
+    ...     )
+    ...     print(found.verdict)
+    covers
+    too_narrow
+    """
+    held = jnp.asarray(events)
+    wanted = np.atleast_1d(np.asarray(levels, float))
+    if not ((wanted > 0) & (wanted < 1)).all():
+        raise ValueError(
+            message(
+                "coverage: levels are probabilities",
+                expected="numbers between 0 and 1",
+                got=list(levels),
+                remedy="leave levels=(0.5, 0.8, 0.9, 0.95)",
+            )
+        )
+    experiment = prepare(
+        "coverage", model, args, kwargs, observed, len(held) if held.ndim else 0,
+        kernel=kernel, guide=guide, num_warmup=num_warmup, num_draws=num_draws, thin=thin,
+        num_steps=num_steps, optimizer=optimizer,
+    )  # fmt: skip
+    name = event_site(experiment.sites, site, held.shape[1:], "coverage")
+    data_key, run_key = jax.random.split(validation.random_key(key))
+    drawn = experiment.simulate(data_key, len(held), given={name: held})
+    if functionals is None:
+        functionals = event_entries(experiment.sites, name, MAX_PIXELS)
+    one = {k: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for k, v in drawn.items()}
+    quantities = Quantities(functionals, one)
+    truth = np.asarray(jax.vmap(quantities)(drawn))
+    batches = experiment.run(
+        run_key, drawn, quantities, batch_size=batch_size, progress_bar=progress_bar
+    )
+    independent = experiment.method.independent
+    found = ranked(batches, truth, num_draws, independent=independent, name="coverage")
+    distance = np.abs(found.uniform() - 0.5)
+    return _summary(quantities, distance, wanted, found.num_draws, level, found.health)
+
+
+def event_site(sites: Sites, site: str | None, shape: tuple[int, ...], method: str) -> str:
+    """The name of the site whose value events of this shape take.
+
+    Raises
+    ------
+    ValueError
+        When there is none or several, or its shape is another.
+    """
+    if site is None and len(sites.events) != 1:
+        raise ValueError(
+            message(
+                f"{method} does not know which site the events are of",
+                expected="one recorded event of a prior",
+                got=list(sites.events) or "none",
+                remedy='name it, site="x"; under ngp.latent leave record=True',
+            )
+        )
+    name = sites.events[0] if site is None else site
+    if name not in sites.shapes:
+        raise ValueError(
+            message(
+                f"{method}: there is no site {name!r}",
+                expected=f"one of {sorted(sites.shapes)}",
+                remedy="name a recorded event",
+            )
+        )
+    if shape != sites.shapes[name]:
+        raise ValueError(
+            message(
+                f"{method}: events have another shape than site {name!r}",
+                expected=f"(number, {', '.join(map(str, sites.shapes[name]))})",
+                got=f"(number, {', '.join(map(str, shape))})",
+                remedy="stack events along the first dimension",
+            )
+        )
+    return name
+
+
+def _summary(
+    quantities: Quantities,
+    distance: np.ndarray,
+    levels: np.ndarray,
+    num_draws: int,
+    level: float,
+    health: Health,
+) -> Coverage:
+    inside = distance[None] < levels[:, None, None] / 2  # (levels, events, quantities)
+    number = distance.shape[0]
+    covered, error, entries = {}, {}, {}
+    for name, part in quantities.split(inside).items():
+        entries[name] = part.mean(1)
+        of_event = part.reshape(len(levels), number, math.prod(part.shape[2:])).mean(-1)
+        covered[name] = of_event.mean(1)
+        squares = ((of_event - covered[name][:, None]) ** 2).sum(1) + levels * (1 - levels)
+        error[name] = np.sqrt(squares / (number * (number - 1)))
+    return Coverage(levels, covered, error, entries, number, num_draws, level, health)

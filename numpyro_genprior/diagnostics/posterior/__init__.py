@@ -1,0 +1,1 @@
+"""What did these data determine, and can the prior explain them?"""

@@ -1,0 +1,1 @@
+"""Is the prior fit for this? Before there are data."""

@@ -1,0 +1,95 @@
+"""Where chains of `FisherNUTS` start, and the map that whitens their coordinates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from numpyro_genprior.infer.initial_points import draw_starts
+from numpyro_genprior.infer.map import summarise
+from numpyro_genprior.infer.map_result import CLOSE, MAPEstimate
+from numpyro_genprior.infer.optimize.minimise import default_method, minimise
+from numpyro_genprior.infer.posterior import Posterior
+from numpyro_genprior.infer.whitening import fisher_whitening
+
+MAX_STEPS, TOLERANCE = 100, 1e-2
+LONGER = (
+    "look at r_hat, and where the chains disagree search for longer: pass "
+    "estimate=ngp.infer.find_map(model, key, ..., max_steps=1000)"
+)
+
+
+class WarmStart(eqx.Module):
+    """Modes and a whitening of a posterior, as arrays.
+
+    Attributes
+    ----------
+    modes
+        Coordinates, of shape ``(number, size)``.
+    weights
+        Probability with which a chain starts at each; zero for those to leave alone.
+    transform
+        The affine map from whitened coordinates.
+    """
+
+    modes: jax.Array
+    weights: jax.Array
+    transform: Any
+
+    def draw(self, posterior: Posterior, key: jax.Array, dispersion: float) -> jax.Array:
+        """An over-dispersed start near a mode; the mode, where the energy is not finite there."""
+        mode_key, white_key = jax.random.split(key)
+        mode = self.modes[jax.random.choice(mode_key, len(self.modes), p=self.weights)]
+        white = dispersion * jax.random.normal(white_key, mode.shape, mode.dtype)
+        start = mode + self.transform(white) - self.transform(jnp.zeros_like(white))
+        return jnp.where(jnp.isfinite(posterior.energy(start)), start, mode)
+
+
+def find_warm_start(
+    posterior: Posterior, key: jax.Array | None, *, num_starts: int, rank: int | None
+) -> tuple[WarmStart, MAPEstimate | None]:
+    """Search for modes and whiten at the best one.
+
+    With concrete data, even inside of ``jax.vmap`` or ``pmap`` over chains, this happens at once,
+    and what it found is returned and warned of. With traced data it is part of the program.
+    Without a key, a fixed one is used.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((posterior, key))):
+        key = jax.random.key(0) if key is None else key
+        return _find(posterior, key, num_starts, rank)[0], None
+    with jax.ensure_compile_time_eval():
+        key = jax.random.key(0) if key is None else key  # made here: outside, a tracer
+        start, drawn, minima = _find(posterior, key, num_starts, rank)
+        method = default_method(posterior)[0]
+        estimate = summarise(posterior, drawn, minima, method, MAX_STEPS, LONGER)
+    return start, estimate
+
+
+@eqx.filter_jit
+def _find(posterior: Posterior, key: jax.Array, num_starts: int, rank: int | None) -> Any:
+    initial, encoded = draw_starts(posterior, key, num_starts)
+    minima = minimise(posterior, initial, max_steps=MAX_STEPS, tolerance=TOLERANCE)
+    return _warm_start(posterior, minima.xi, minima.energy, rank), (initial, encoded), minima
+
+
+def from_estimate(estimate: MAPEstimate, posterior: Posterior, *, rank: int | None) -> WarmStart:
+    """Modes that `find_map` found, each once, and the whitening at the best one."""
+    modes = [mode.xi for mode in estimate.modes]
+    energies = np.array([mode.energy for mode in estimate.modes])
+    return _jitted(posterior, jnp.stack(modes), jnp.asarray(energies, modes[0].dtype), rank)
+
+
+def _warm_start(posterior: Posterior, xi: jax.Array, energy: jax.Array, rank: Any) -> WarmStart:
+    energy = jnp.where(jnp.isfinite(energy), energy, jnp.inf)
+    best = jnp.argmin(energy)
+    near = energy <= energy[best] + CLOSE
+    transform, _ = fisher_whitening(posterior, xi[best], rank=rank)
+    return WarmStart(xi, near / jnp.sum(near), transform)
+
+
+_jitted = eqx.filter_jit(_warm_start)

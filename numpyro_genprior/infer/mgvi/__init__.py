@@ -1,0 +1,5 @@
+"""Metric Gaussian variational inference."""
+
+from numpyro_genprior.infer.mgvi.mgvi import MGVI
+
+__all__ = ["MGVI"]

@@ -1,0 +1,1 @@
+"""Minimisers of a posterior's energy."""

@@ -1,0 +1,249 @@
+"""The arrays of a prior, each under a readable name, and their replacement."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from numpyro.distributions import Distribution
+
+from numpyro_genprior.errors import message
+from numpyro_genprior.io.distributions import LAWS, law_name, parameters
+from numpyro_genprior.io.errors import PrecisionError, PriorFileError, ShapeError, StructureError
+from numpyro_genprior.networks.frozen import Frozen
+from numpyro_genprior.priors.condition import Condition
+
+__all__ = ["collect", "difference", "fill", "to_jax"]
+
+Visit = Callable[[str, Any], Any]
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def collect(prior: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return all arrays of a prior by name, and its Python numbers, strings and functions by name.
+
+    Names follow the structure: ``net.dense.layers.0.weight``. Integer arrays are among them.
+
+    Raises
+    ------
+    PriorFileError
+        If a leaf is traced or is a random key.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    constants: dict[str, str] = {}
+
+    def visit(name: str, leaf: Any) -> Any:
+        if not _is_array(leaf):
+            constants[name] = _written(leaf)
+        else:
+            arrays[name] = _to_numpy(name, leaf)
+        return leaf
+
+    _walk(prior, _uniquely(visit), "")
+    return arrays, constants
+
+
+def fill(
+    skeleton: Any,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    name: str = "",
+    constants: Mapping[str, str] | None = None,
+    exact: bool = False,
+) -> Any:
+    """Return a copy of a structure with its arrays replaced by those of the same names.
+
+    Parameters
+    ----------
+    skeleton
+        A prior or a part of one; arrays may be `jax.ShapeDtypeStruct`.
+    arrays
+        The new arrays.
+    name
+        Name of the part, in front of its arrays' names.
+    constants
+        Python numbers and strings that the skeleton must agree with where it has them.
+    exact
+        Whether dtypes have to agree, too; otherwise only their kinds.
+
+    Raises
+    ------
+    StructureError, ShapeError, PrecisionError
+        When the arrays do not fit.
+    """
+
+    def visit(name: str, leaf: Any) -> Any:
+        if not _is_array(leaf):
+            _same_constant(name, leaf, constants or {})
+            return leaf
+        if name not in arrays:
+            raise StructureError(
+                message(
+                    f"The file has no array {name}, which the expected prior has",
+                    got=_some(arrays),
+                    remedy="pass as like= a prior of the same structure as the one that was saved",
+                )
+            )
+        array = arrays[name]
+        _same_shape(name, array, leaf, exact)
+        return to_jax(name, array)
+
+    return _walk(skeleton, _uniquely(visit), name)
+
+
+def difference(arrays: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> str | None:
+    """Name an array in which two collections differ, None if they are the same numbers."""
+    if arrays.keys() != others.keys():
+        return min(arrays.keys() ^ others.keys())
+    for name, array in arrays.items():
+        other = others[name]
+        if array.shape != other.shape or not np.array_equal(array, other):
+            return name
+    return None
+
+
+def _walk(node: Any, visit: Visit, name: str) -> Any:
+    if isinstance(node, Frozen):
+        return Frozen(_walk(node.net, visit, name))
+    if isinstance(node, Condition):
+        return Condition(visit(name, node.array), node.shape)
+    if isinstance(node, Distribution):
+        return _walk_law(node, visit, name)
+
+    def at(path: Any, leaf: Any) -> Any:
+        below = _join(name, *map(_key, path))
+        return _walk(leaf, visit, below) if _is_special(leaf) else visit(below, leaf)
+
+    return jax.tree_util.tree_map_with_path(at, node, is_leaf=_is_special)
+
+
+def _walk_law(law: Distribution, visit: Visit, name: str) -> Distribution:
+    known = law_name(law)
+    if known is not None:
+        new = {}
+        for key, value in parameters(law).items():
+            found = visit(_join(name, key), value)
+            number = not hasattr(getattr(law, key), "dtype")  # a Python number stays one
+            new[key] = found.item() if number and isinstance(found, jax.Array) else found
+        return LAWS[known][0](**new, validate_args=law.__dict__.get("_validate_args"))
+    children, aux = law.tree_flatten()
+    fields = type(law).gather_pytree_data_fields()  # in an order that differs between processes
+    of_field = dict(zip(fields, children, strict=True))
+    for field in sorted(fields):
+        of_field[field] = _walk(of_field[field], visit, _join(name, field.lstrip("_")))
+    return type(law).tree_unflatten(aux, tuple(of_field[field] for field in fields))
+
+
+def _is_special(node: Any) -> bool:
+    return isinstance(node, Frozen | Condition | Distribution)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+
+
+def _uniquely(visit: Visit) -> Visit:
+    """Number repeated names, so that no two arrays share one."""
+    seen: dict[str, int] = {}
+
+    def visit_unique(name: str, leaf: Any) -> Any:
+        count = seen[name] = seen.get(name, 0) + 1
+        return visit(name if count == 1 else f"{name}~{count}", leaf)
+
+    return visit_unique
+
+
+def _join(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
+def _key(key: Any) -> str:
+    for attribute in ("name", "key", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def _to_numpy(name: str, leaf: Any) -> np.ndarray:
+    if isinstance(leaf, Tracer | jax.ShapeDtypeStruct):
+        raise PriorFileError(
+            message(
+                f"The array {name} has no value",
+                got=type(leaf).__name__,
+                remedy="save outside jit, grad and vmap, where arrays are concrete",
+            )
+        )
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        raise PriorFileError(
+            message(
+                f"The array {name} is a random key, which a file cannot hold",
+                remedy="take the key out of the network; a prior needs none",
+            )
+        )
+    return np.array(leaf, order="C")
+
+
+def to_jax(name: str, array: np.ndarray) -> jax.Array:
+    converted = jnp.asarray(array)
+    if converted.dtype != array.dtype and not np.array_equal(converted, array):
+        raise PrecisionError(
+            message(
+                f"The array {name} would lose digits",
+                expected="64-bit mode",
+                got=f"{array.dtype} in the file, while JAX runs in 32 bits",
+                remedy='call jax.config.update("jax_enable_x64", True) first, or save a copy in '
+                "32 bits",
+            )
+        )
+    return converted
+
+
+def _written(constant: Any) -> str:
+    """A number, a string or a function as text, without its place in memory."""
+    return _ADDRESS.sub("", repr(constant))
+
+
+def _same_constant(name: str, leaf: Any, constants: Mapping[str, str]) -> None:
+    expected = _written(leaf)
+    got = _ADDRESS.sub("", str(constants.get(name, expected)))
+    if got != expected:
+        raise StructureError(
+            message(
+                f"The constant {name} is another one in the file",
+                expected=expected,
+                got=got,
+                remedy="pass as like= a prior of the same structure as the one that was saved",
+            )
+        )
+
+
+def _same_shape(name: str, array: np.ndarray, leaf: Any, exact: bool) -> None:
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    same = dtype == leaf.dtype
+    if not exact:
+        same = _kind(dtype) == _kind(leaf.dtype)
+    if array.shape != leaf.shape or not same:
+        raise ShapeError(
+            message(
+                f"The array {name} of the file does not fit",
+                expected=f"shape {leaf.shape}, dtype {leaf.dtype}",
+                got=f"shape {array.shape}, dtype {array.dtype}",
+                remedy="pass as like= a prior of the same sizes and dtypes as the one that was "
+                "saved",
+            )
+        )
+
+
+def _kind(dtype: Any) -> str:
+    return "inexact" if jnp.issubdtype(dtype, jnp.inexact) else np.dtype(dtype).kind
+
+
+def _some(arrays: Mapping[str, Any]) -> str:
+    names = sorted(arrays)
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

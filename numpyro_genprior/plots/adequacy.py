@@ -1,0 +1,139 @@
+"""Adequacy: what the best event leaves of the data, and which part of that no event reaches."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numpyro_genprior.diagnostics import Adequacy
+from numpyro_genprior.errors import message
+from numpyro_genprior.plots.style import BAD, DATA, PRIOR, check, pyplot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAPS = "RdBu_r"
+TOP = {"adequate": "Adequate", "noise_too_small": "Noise too small", "out_of_range": "Out of range"}
+
+
+def adequacy(result: Adequacy, *, site: str | None = None, ax: Axes | None = None) -> Figure | Axes:
+    """The residual at the mode, its distribution, and the direction out of the prior's range.
+
+    Data of two dimensions are shown as images, others as points in their order. Residuals are in
+    units of the noise: the grey curve is where they should be. The direction is the residual less
+    whatever a movement of the latent could explain; where it shows a pattern, the prior lacks that
+    pattern.
+
+    Parameters
+    ----------
+    result
+        Of `numpyro_genprior.diagnostics.adequacy`.
+    site
+        Which data, where several sites are observed. None: the only ones.
+    ax
+        Axes for the distribution alone; None for a new figure of all three.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Or `ax`, where it is given.
+
+    Raises
+    ------
+    TypeError
+        For another object.
+    ValueError
+        When several sites are observed and `site` names none of them.
+    """
+    check(result, Adequacy, "adequacy", "adequacy(model, key, ...)")
+    residual = _part(result.residual, site)
+    if ax is not None:
+        _distribution(ax, residual, result)
+        return ax
+    direction = _part(result.direction, site)
+    images = residual.ndim == 2 and min(residual.shape) > 1
+    aspect = np.clip(residual.shape[0] / residual.shape[1], 0.3, 1.6) if images else 0.8
+    words = textwrap.wrap(_caption(result), 120)
+    figure, panels = pyplot().subplots(
+        1, 3, figsize=(9.0, 2.8 * aspect + 0.9 + 0.16 * len(words)), layout="constrained"
+    )
+    extent = float(np.max(np.abs(residual[np.isfinite(residual)]), initial=0.0)) or 1.0
+    _data(panels[0], residual, extent, images, bar=True)
+    panels[0].set_title("residual / noise", fontsize=10)
+    _data(panels[1], direction, float(np.max(np.abs(direction))) or 1.0, images, bar=False)
+    panels[1].set_title("direction out of range", fontsize=10)
+    _distribution(panels[2], residual, result)
+    panels[2].set_title("distribution", fontsize=10)
+    figure.suptitle(TOP[result.verdict], fontsize=12)
+    figure.supxlabel("\n".join(words), fontsize=9, x=0.02, ha="left")
+    return figure
+
+
+def _part(values: Any, site: str | None) -> np.ndarray:
+    if isinstance(values, dict):
+        if site not in values:
+            raise ValueError(
+                message(
+                    "plots.adequacy: several sites are observed",
+                    expected=f"site= one of {sorted(values)}",
+                    got=site,
+                    remedy=f"pass site={next(iter(values))!r}",
+                )
+            )
+        values = values[site]
+    return np.asarray(values, float)
+
+
+def _data(ax: Axes, values: np.ndarray, extent: float, images: bool, *, bar: bool) -> None:
+    if not images:
+        flat = values.ravel()
+        ax.axhline(0, color="black", linewidth=0.6)
+        if bar:
+            ax.axhspan(-2, 2, color=PRIOR, alpha=0.3, linewidth=0)
+        ax.plot(flat, ".-", color=DATA, markersize=3, linewidth=0.4)
+        ax.set_ylim(-1.1 * extent, 1.1 * extent)
+        ax.set_xlabel("datum")
+        ax.tick_params(labelsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+        return
+    ax.set_xticks([])
+    ax.set_yticks([])
+    shown = ax.imshow(values, cmap=MAPS, vmin=-extent, vmax=extent, interpolation="nearest")
+    if bar:
+        made = ax.figure.colorbar(
+            shown, cax=ax.inset_axes((0.06, -0.09, 0.88, 0.045)), orientation="horizontal"
+        )
+        made.ax.tick_params(labelsize=7, length=2, pad=1)
+
+
+def _distribution(ax: Axes, residual: np.ndarray, result: Adequacy) -> None:
+    flat = residual[np.isfinite(residual)]
+    seen = flat[flat != 0]  # masked data are 0
+    expected = np.sqrt(result.degrees / max(result.degrees, _size(result.residual)))
+    reach = max(4.0, 1.05 * float(np.max(np.abs(seen), initial=0.0)))
+    bins = np.linspace(-reach, reach, int(np.clip(2 * np.sqrt(len(seen)), 9, 61)) | 1)
+    found = DATA if result.verdict == "adequate" else BAD
+    counts, edges = np.histogram(seen, bins=bins)
+    narrow = bins[1] - bins[0] > expected  # bins too wide to compare heights: each as high as 1
+    tall = counts.max(initial=1) if narrow else len(seen) * (edges[1] - edges[0])
+    ax.stairs(counts / tall, edges, fill=True, color=found, alpha=0.6, label="found")
+    x = np.linspace(-reach, reach, 2001)
+    normal = np.exp(-0.5 * (x / expected) ** 2)
+    normal = normal if narrow else normal / (expected * np.sqrt(2 * np.pi))
+    ax.fill_between(x, normal, color=PRIOR, alpha=0.5, linewidth=0, label="expected")
+    ax.set_yticks([])
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.set_xlabel("residual / noise")
+    ax.legend(frameon=False, fontsize=8, handlelength=1.2)
+
+
+def _size(residual: Any) -> int:
+    parts = residual.values() if isinstance(residual, dict) else [residual]
+    return sum(int(np.sum(np.asarray(part) != 0)) for part in parts)
+
+
+def _caption(result: Adequacy) -> str:
+    return "; ".join(line.strip() for line in repr(result).splitlines()[1:3]) + "."

@@ -1,0 +1,223 @@
+"""Checks of arguments, shared by all subpackages; each failure names its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution, constraints
+from numpyro.util import is_prng_key
+
+from numpyro_genprior.errors import message
+
+
+def array(value: Any, what: str) -> jax.Array:
+    """An array of numbers."""
+    if not isinstance(value, (str, bytes, Mapping)) and value is not None:
+        try:
+            return jnp.asarray(value)
+        except (TypeError, ValueError):
+            pass
+    raise TypeError(
+        message(
+            f"{what} is not an array of numbers",
+            got=type(value).__name__,
+            remedy="pass a number or an array",
+        )
+    )
+
+
+def event_shape(decoded: Any, declared: tuple[int, ...] | None) -> tuple[int, ...]:
+    if declared is not None and tuple(declared) != decoded.shape:
+        raise ValueError(
+            message(
+                "The network returns an event of the wrong shape",
+                expected=str(tuple(declared)),
+                got=decoded.shape,
+                remedy="leave out event_shape to take the network's own",
+            )
+        )
+    return decoded.shape
+
+
+def event_support(
+    support: constraints.Constraint | None, shape: tuple[int, ...]
+) -> constraints.Constraint:
+    """Declare a constraint for the whole event.
+
+    Without its event dimension NumPyro would multiply the density by the event size.
+    """
+    if support is None:
+        support = constraints.real
+    if not isinstance(support, constraints.Constraint):
+        raise TypeError(
+            message(
+                "The support is not a constraint",
+                expected="an instance of a numpyro.distributions.constraints class",
+                got=repr(support),
+                remedy="pass e.g. constraints.unit_interval, or constraints.interval(0.0, 2.0)",
+            )
+        )
+    missing = len(shape) - support.event_dim
+    if missing < 0:
+        raise ValueError(
+            message(
+                f"The support {support} has more dimensions than an event",
+                expected=f"at most {len(shape)}",
+                got=support.event_dim,
+                remedy="pass the constraint of one number, e.g. constraints.positive",
+            )
+        )
+    if support.is_discrete:
+        raise ValueError(
+            message(
+                f"The support {support} is discrete",
+                expected="a continuous support",
+                remedy="model counts or labels in the likelihood, not in the prior",
+            )
+        )
+    return constraints.independent(support, missing) if missing else support
+
+
+def latent_value(z: ArrayLike, latent: Distribution) -> jax.Array:
+    z = array(z, "The latent")
+    expected = latent.event_shape
+    if z.shape[max(z.ndim - len(expected), 0) :] != expected:
+        raise ValueError(
+            message(
+                "The latent has the wrong shape",
+                expected=f"(..., {', '.join(map(str, expected))})",
+                got=z.shape,
+                remedy="batch dimensions come first, the latent's own last",
+            )
+        )
+    return z
+
+
+def event_value(x: ArrayLike, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    x = array(x, "The event")
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(
+            message("The event is complex", expected=str(dtype), got=x.dtype, remedy="pass real x")
+        )
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        x = x.astype(dtype)
+    if x.shape[max(x.ndim - len(shape), 0) :] != shape:
+        raise ValueError(
+            message(
+                "The event has the wrong shape",
+                expected=f"(..., {', '.join(map(str, shape))})",
+                got=x.shape,
+                remedy="batch dimensions come first, the event's own last; reshape the event",
+            )
+        )
+    return x
+
+
+def batches_fit(leading: list[tuple[int, ...]], batch_shape: tuple[int, ...]) -> None:
+    """Leading dimensions of arguments must broadcast against the batch of conditions."""
+    try:
+        jnp.broadcast_shapes(*leading, batch_shape)
+    except ValueError:
+        raise ValueError(
+            message(
+                "Leading dimensions do not fit the batch of conditions",
+                expected=f"leading dimensions that broadcast against {batch_shape}",
+                got=", ".join(map(str, leading)),
+                remedy="give one value for each condition, or put a dimension of 1 in between",
+            )
+        ) from None
+
+
+def random_key(key: Any) -> jax.Array:
+    try:
+        good = is_prng_key(key)
+    except Exception:
+        good = False
+    if not good:
+        raise TypeError(
+            message(
+                "This is not a random key",
+                expected="jax.random.key(seed), or a raw uint32 key",
+                got=f"{type(key).__name__}"
+                + (f" of shape {jnp.shape(key)}" if hasattr(key, "shape") else ""),
+                remedy="pass jax.random.key(0); inside a model, run it under numpyro.handlers.seed",
+            )
+        )
+    return key
+
+
+def _all(test: Callable[[Any], Any], array: Any) -> bool:
+    """Test a concrete array by NumPy: inside a traced model JAX would trace the test, too."""
+    return bool(np.all(test(np.asarray(array))))
+
+
+def weights_finite(
+    tree: Any,
+    what: str,
+    remedy: str = "load the weights again or train again with a smaller step; a prior must be "
+    "finite",
+) -> None:
+    """Refuse NaN and infinite weights. Traced weights cannot be looked at, and are not."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, Tracer) or not hasattr(leaf, "dtype"):
+            continue
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact) or _all(np.isfinite, leaf):
+            continue
+        raise ValueError(
+            message(
+                f"{what} has numbers that are not finite",
+                got=f"NaN or infinity in a leaf of shape {leaf.shape} at "
+                f"{jax.tree_util.keystr(path) or 'the root'}",
+                remedy=remedy,
+            )
+        )
+
+
+def positive(
+    scale: ArrayLike,
+    what: str,
+    shape: tuple[int, ...],
+    remedy: str = "pass a standard deviation; for no noise at all use GANPrior",
+) -> jax.Array:
+    """A positive array that broadcasts to `shape`."""
+    scale = array(scale, what)
+    scale = jnp.asarray(scale, dtype=jnp.result_type(float, scale.dtype))
+    try:
+        fits = jnp.broadcast_shapes(scale.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            message(
+                f"{what} has the wrong shape",
+                expected=f"a number, or an array that broadcasts to {shape}",
+                got=scale.shape,
+                remedy="give one value, or one value for each entry of the event",
+            )
+        )
+    if jnp.iscomplexobj(scale) or (
+        not isinstance(scale, Tracer) and not _all(lambda s: (s > 0) & np.isfinite(s), scale)
+    ):
+        raise ValueError(
+            message(
+                f"{what} is not positive",
+                expected="finite values above zero",
+                got=_worst(np.asarray(scale)),
+                remedy=remedy,
+            )
+        )
+    return scale
+
+
+def _worst(scale: np.ndarray) -> Any:
+    return (
+        scale.flat[0]
+        if np.iscomplexobj(scale)
+        else float(np.min(scale[~((scale > 0) & (scale < np.inf))]))
+    )

@@ -1,0 +1,274 @@
+"""Calibration by simulation: exact posteriors pass, wrong ones are named."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.contrib.control_flow import scan
+from numpyro.infer import NUTS
+from numpyro.infer.autoguide import AutoNormal
+from scipy import stats
+
+import numpyro_genprior as ngp
+from numpyro_genprior.diagnostics import sbc, tarp
+from numpyro_genprior.diagnostics.calibration.convergence import Health, effective
+from numpyro_genprior.diagnostics.calibration.experiment import Batch
+from numpyro_genprior.diagnostics.calibration.ranking import ranked
+from numpyro_genprior.diagnostics.calibration.ranks import bands, chi_squared, holm, rank
+from numpyro_genprior.diagnostics.calibration.sbc import SBC
+from numpyro_genprior.diagnostics.calibration.simulation import evaluate, read_sites, simulate
+
+MIXING = jnp.array([[1.0, 0.95], [0.95, 1.0]])
+PRIOR = ngp.GANPrior(lambda z: MIXING @ z, 2)
+SMALL = {"num_replications": 64, "num_draws": 63, "progress_bar": False}
+LAPLACE = {**SMALL, "guide": ngp.infer.AutoFisherLaplace, "batch_size": 24}  # exact for linear
+CLOSED = {**SMALL, "num_steps": 1}
+
+
+@ngp.latent
+def linear(y, noise=0.3):
+    x = numpyro.sample("x", PRIOR)
+    numpyro.sample("y", dist.Normal(x, noise).to_event(1), obs=y)
+
+
+def noisier(y):
+    return linear(y, noise=0.9)
+
+
+class Exact:
+    """A guide that returns the posterior of `linear`, in closed form."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, *args):
+        loc = numpyro.param("loc", jnp.zeros(2))
+        numpyro.sample("x_latent", dist.Normal(loc, 1.0).to_event(1))
+
+    def sample_posterior(self, key, params, data, *args, sample_shape=()):
+        precision = jnp.eye(2) + MIXING.T @ MIXING / 0.09
+        mean = jnp.linalg.solve(precision, MIXING.T @ data["y"] / 0.09)
+        law = dist.MultivariateNormal(mean, precision_matrix=precision)
+        return {"x_latent": law.sample(key, sample_shape)}
+
+
+class Ignorant(Exact):
+    """A guide that returns the prior."""
+
+    def sample_posterior(self, key, params, *args, sample_shape=()):
+        return {"x_latent": jax.random.normal(key, (*sample_shape, 2))}
+
+
+# ---- ranks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("replications", "draws"), [(64, 63), (200, 15)])
+def test_tests_of_uniform_ranks_have_their_level(rng, replications, draws):
+    sets = {str(i): rng.integers(0, draws + 1, replications) for i in range(800)}
+    found = bands(sets, draws, 0.1)
+    rate = np.array(
+        [
+            np.mean(list(found.outside.values())),
+            np.mean([p <= 0.1 for p in found.p_values.values()]),
+            np.mean([chi_squared(r, draws) <= 0.1 for r in sets.values()]),
+        ]
+    )
+    assert np.abs(rate - 0.1).max() < 4 * np.sqrt(0.1 * 0.9 / 800) + 0.005  # discrete
+    leaves = [
+        bool(((d < found.lower - 1e-9) | (d > found.upper + 1e-9)).any())
+        for d in found.difference.values()
+    ]
+    assert leaves == list(found.outside.values())
+
+
+def test_ties_are_broken_at_random(rng):
+    values = np.array([0.0, 1.0, 1.0, 1.0, 2.0])[None, :, None] * np.ones((4000, 1, 1))
+    ranks = rank(values, np.ones((4000, 1)), rng.uniform(size=(4000, 1)))[:, 0]
+    assert np.abs(np.bincount(ranks, minlength=6)[1:5] / 1000 - 1).max() < 0.12
+    assert set(ranks) == {1, 2, 3, 4}
+
+
+def test_holm():
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.9])), [0.04, 0.09, 0.09, 0.9])
+
+
+def test_chains_are_thinned_to_what_their_effective_draws_allow(rng):
+    """An autoregression with coefficient 0.9 has an effective draw in 19."""
+    step, chains = rng.normal(size=(80, 1024, 1)), np.zeros((80, 1024, 1))
+    chains[:, 0] = step[:, 0]
+    for t in range(1, 1024):
+        chains[:, t] = 0.9 * chains[:, t - 1] + np.sqrt(1 - 0.81) * step[:, t]
+    truth = rng.normal(size=(80, 1))
+    assert abs(np.median(effective(chains, truth)) / (1024 / 19) - 1) < 0.25
+    chains[3, 5] = np.nan
+    batches = [Batch(np.arange(40), chains[:40], np.zeros(40, int))]
+    batches.append(Batch(np.arange(40, 80), chains[40:], np.ones(40, int)))
+    found = ranked(batches, truth, 127, independent=False, name="sbc")
+    assert found.num_draws == 31
+    assert found.ranks.shape == (79, 1)
+    assert (found.health.num_nonfinite, found.health.num_diverging) == (1, 40)
+    assert stats.kstest(found.uniform()[:, 0], "uniform").pvalue > 0.01
+
+
+# ---- inference ---------------------------------------------------------------------------------
+
+
+def test_an_exact_guide_passes(key):
+    found = sbc(linear, key, jnp.zeros(2), **LAPLACE)
+    assert found.verdict == "calibrated"
+    assert set(found.ranks) == {
+        "x_latent[0]", "x_latent[1]", "x[0]", "x[1]", "mean(x)", "rms(x)", "log_likelihood",
+    }  # fmt: skip
+    assert all(r.shape == (64,) for r in found.ranks.values())
+    assert found.num_draws == 63
+    assert "as far as 64 replications can tell" in repr(found)
+    assert "Says nothing of" in repr(found)
+
+
+def test_a_wrong_sigma_is_found(key):
+    found = sbc(linear, key, jnp.zeros(2), simulate=noisier, **LAPLACE)
+    assert found.verdict == "miscalibrated"
+    assert found.failing["x[0]"] == "posterior too narrow"
+    assert found.simultaneous.outside["x[0]"]
+    assert found.p_values["x[0]"] < 1e-3
+    assert "log_likelihood" in repr(found)
+
+
+def test_a_guide_without_correlations_is_too_narrow(key):
+    options = {**SMALL, "num_replications": 128, "num_steps": 400}
+    found = sbc(linear, key, jnp.zeros(2), guide=AutoNormal, **options)
+    assert found.failing["x_latent[0]"] == "posterior too narrow"
+
+
+def test_only_what_depends_on_the_data_finds_that_a_posterior_is_the_prior(key):
+    found = sbc(linear, key, jnp.zeros(2), guide=Ignorant, **CLOSED)
+    assert list(found.failing) == ["log_likelihood"]
+
+
+def test_nuts_passes(key):
+    kernel = functools.partial(NUTS, max_tree_depth=4)
+    functionals = {"gap": lambda sites: sites["x"][0] - sites["y"][0]}
+    found = sbc(
+        linear, key, jnp.zeros(2), kernel=kernel, functionals=functionals, num_warmup=150, thin=4,
+        **SMALL,
+    )  # fmt: skip
+    assert found.verdict == "calibrated"
+    assert set(found.ranks) == {"gap", "x_latent[0]", "x_latent[1]", "log_likelihood"}
+    assert found.health.num_nonfinite == 0
+    assert found.health.ess > 15
+
+
+def test_kernels_on_flat_coordinates_pass(key):
+    kernel = ngp.infer.EllipticalSlice
+    found = sbc(linear, key, jnp.zeros(2), kernel=kernel, num_warmup=50, thin=8, **SMALL)
+    assert found.verdict == "calibrated"
+
+
+def test_tarp(key):
+    exact = tarp(linear, key, jnp.zeros(2), guide=Exact, **CLOSED)
+    assert exact.verdict == "calibrated"
+    assert "Jointly calibrated" in repr(exact)
+    prior = tarp(linear, key, jnp.zeros(2), guide=Ignorant, **CLOSED)
+    assert list(prior.failing) == ["reference by the data"]
+    assert "too far from the reference" in repr(prior)
+
+
+# ---- simulation --------------------------------------------------------------------------------
+
+
+def test_data_in_a_scan_are_simulated_and_conditioned(key):
+    def model(y):
+        rho = numpyro.sample("rho", dist.Normal(0.0, 1.0))
+
+        def step(state, y):
+            state = numpyro.sample("state", dist.Normal(rho * state, 1.0))
+            numpyro.sample("y", dist.Normal(state, 0.5), obs=y)
+            return state, None
+
+        scan(step, 0.0, y)
+
+    args = (jnp.zeros(4),)
+    sites = read_sites(model, args, {}, None, "sbc")
+    assert (sites.data, set(sites.latents)) == (("y",), {"rho", "state"})
+    drawn = simulate(model, sites, key, args, {})
+    assert np.all(np.asarray(drawn["y"]) != 0)
+    latents = {name: drawn[name] for name in sites.latents}
+    at = evaluate(model, sites, {"y": drawn["y"]}, latents, args, {})
+    expected = stats.norm.logpdf(drawn["y"], drawn["state"], 0.5).sum()
+    np.testing.assert_allclose(at["log_likelihood"], expected, rtol=1e-5)
+
+
+def test_an_observed_event_of_a_prior_is_simulated(key):
+    prior = ngp.VAEPrior(lambda z: jnp.tile(z, 3), 1, scale=0.1)
+
+    @ngp.latent
+    def model(x):
+        numpyro.sample("x", prior, obs=x)
+
+    args = (jnp.zeros(3),)
+    sites = read_sites(model, args, {}, None, "sbc")
+    drawn = simulate(model, sites, key, args, {})
+    latents = {"x_latent": drawn["x_latent"]}
+    at = evaluate(model, sites, {"x": drawn["x"]}, latents, args, {})
+    expected = stats.norm.logpdf(drawn["x"], drawn["x_latent"], 0.1).sum()
+    np.testing.assert_allclose(at["log_likelihood"], expected, rtol=1e-4)
+
+
+def test_what_is_not_simulated_is_warned_of():
+    def model(y):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.factor("extra", -(z**2))
+        numpyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+    with pytest.warns(UserWarning, match="leaves extra as they are"):
+        assert read_sites(model, (0.0,), {}, None, "sbc").data == ("y",)
+
+
+def without_data(y=None):
+    numpyro.sample("y", dist.Normal(numpyro.sample("z", dist.Normal(0.0, 1.0)), 1.0), obs=y)
+
+
+def discrete(y):
+    z = numpyro.sample("z", dist.Bernoulli(0.5))
+    numpyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+
+def explodes(y):
+    z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(z / 0.0, 1.0), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "error", "match"),
+    [
+        (linear, {"kernel": NUTS, "guide": AutoNormal}, ValueError, "Call it once for each"),
+        (linear, {"kernel": NUTS(linear)}, TypeError, "Pass kernel=NUTS"),
+        (linear, {"guide": AutoNormal(linear)}, TypeError, "Pass guide=AutoNormal"),
+        (linear, {"kernel": AutoNormal}, TypeError, "Pass kernel=NUTS"),
+        (linear, {"guide": NUTS, "num_steps": 1}, TypeError, "Pass guide=AutoNormal"),
+        (linear, {"num_replications": 4}, ValueError, "Take 100 or more"),
+        (linear, {"num_draws": 3}, ValueError, "Leave num_draws at its default"),
+        (linear, {"observed": ("x",)}, ValueError, "Pass data of the right shape"),
+        (without_data, {}, ValueError, "name the sites"),
+        (discrete, {}, ValueError, "Marginalise it"),
+        (explodes, {}, ValueError, "Look at the model's prior"),
+        (linear, {"functionals": {"f": lambda s: s["w"]}}, ValueError, "record=True"),
+    ],
+)
+def test_errors_say_what_to_do(key, model, options, error, match):
+    args = () if model is without_data else (jnp.zeros(2 if model is linear else ()),)
+    with pytest.raises(error, match=match):
+        sbc(model, key, *args, progress_bar=False, **options)
+
+
+def test_chains_that_have_not_mixed_are_named_beside_the_verdict():
+    ranks = {"x_latent[0]": np.zeros(64, int)}
+    sound, short = Health(64, 0, 0, 0, 0, 15.0), Health(64, 0, 0, 50, 40, 4.0)
+    assert repr(SBC.of(ranks, 15, 0.05, sound)).startswith("Miscalibrated: 1 of 1")
+    said = repr(SBC.of(ranks, 15, 0.05, short))
+    assert said.startswith("Miscalibrated, and inference had trouble, which may be why: 1 of 1")
+    assert "raise num_warmup and thin" in said

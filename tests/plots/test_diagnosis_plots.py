@@ -1,0 +1,145 @@
+"""Pictures of diagnostics: what is drawn are the numbers of the result."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from matplotlib import pyplot
+
+import numpyro_genprior as ngp
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    pyplot.close("all")
+
+
+@pytest.fixture(scope="module")
+def sensitivity():
+    @ngp.latent
+    def model(y):
+        x = numpyro.sample("x", ngp.GANPrior(lambda z: jnp.outer(z, jnp.ones(4)), 3))
+        loc = jnp.array([10.0, 2.0, 0.1]) * x[:, 0]
+        numpyro.sample("y", dist.Normal(loc, 1.0).to_event(1), obs=y)
+
+    return ngp.diagnostics.sensitivity(model, {"x_latent": jnp.zeros(3)}, jnp.zeros(3))
+
+
+def test_sensitivity_spectrum(sensitivity):
+    ax = ngp.plots.sensitivity_spectrum(sensitivity)
+    _, seen, unseen = ax.lines
+    np.testing.assert_allclose(seen.get_ydata(), [10, 2], rtol=1e-5)
+    np.testing.assert_allclose(unseen.get_ydata(), [0.1], rtol=1e-5)
+    assert [text.get_text() for text in ax.get_legend().texts] == [
+        "identified: 2",
+        "left to the prior: 1",
+    ]
+    given = pyplot.figure().add_subplot()
+    assert ngp.plots.sensitivity_spectrum(sensitivity, ax=given) is given
+
+
+def test_latent_shrinkage(sensitivity, rng):
+    ax = ngp.plots.latent_shrinkage(sensitivity)
+    heights = [patch.get_height() for patch in ax.patches]
+    np.testing.assert_allclose(heights, 1 / np.sqrt(1 + np.array([10, 2, 0.1]) ** 2), rtol=1e-5)
+    draws = rng.normal(size=(4, 200, 2)) * [1.0, 0.2]
+    ax = ngp.plots.latent_shrinkage(ngp.diagnostics.posterior_collapse({"z": draws}))
+    assert {"informed", "prior"} <= {text.get_text() for text in ax.get_legend().texts}
+
+
+def test_event_directions(sensitivity):
+    figure = ngp.plots.event_directions(sensitivity, num_directions=2)
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == ["1: s = 10", "2: s = 2", "3: s = 0.1"]
+    np.testing.assert_allclose(np.abs(shown[2].images[0].get_array()[2]), 1.0, rtol=1e-5)
+
+
+def test_decoder_collapse_and_jacobian_spectrum(key):
+    prior = ngp.VAEPrior(lambda z: jnp.stack([z[0], 2 * z[1], z[0]]), 3, scale=0.1)
+    ax = ngp.plots.decoder_collapse(ngp.diagnostics.decoder_collapse(prior, key, num_draws=3))
+    assert {text.get_text() for text in ax.get_legend().texts} == {"active: 2", "collapsed: 1"}
+    found = ngp.diagnostics.effective_dimension(prior, key, num_draws=3)
+    ax = ngp.plots.jacobian_spectrum(found)
+    np.testing.assert_allclose(ax.lines[0].get_ydata()[:2], [2, np.sqrt(2)], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sensitivity_spectrum", "latent_shrinkage", "decoder_collapse", "jacobian_spectrum",
+     "event_directions", "contraction", "adequacy", "coverage", "sbc_ranks"],
+)  # fmt: skip
+def test_another_object_is_refused(name):
+    with pytest.raises(TypeError, match=r"Pass ngp\.diagnostics\."):
+        getattr(ngp.plots, name)(np.zeros(3))
+
+
+def test_calibration(rng):
+    from numpyro_genprior.diagnostics.calibration.convergence import Health
+    from numpyro_genprior.diagnostics.calibration.coverage import Coverage
+    from numpyro_genprior.diagnostics.calibration.sbc import SBC
+
+    health = Health(256, 0, 0, 0, 0, 127.0)
+    narrow = (rng.beta(0.4, 0.4, 256) * 128).astype(int)
+    ranks = {"good": rng.integers(0, 128, 256), "narrow": narrow}
+    found = SBC.of(ranks, 127, 0.05, health)
+    ax = ngp.plots.sbc_ranks(found)
+    good, bad, _ = ax.lines
+    np.testing.assert_allclose(good.get_ydata()[1:-1], found.simultaneous.difference["good"])
+    assert (good.get_label(), bad.get_label()) == ("1 that pass", "narrow")
+    levels, part = np.array([0.5, 0.9]), {"x": np.array([0.2, 0.5])}
+    covered = Coverage(levels, part, {"x": np.full(2, 0.02)}, {}, 50, 127, 0.05, health)
+    ax = ngp.plots.coverage(covered)
+    np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), [0.2, 0.5])
+
+
+def test_contraction():
+    from numpyro_genprior.diagnostics import Contraction
+
+    noise, ones = np.array([0.1, 0.01, 0.001]), np.ones((3, 4)) * [1.0, 1.01, 1.02, 1.03]
+    zeros = np.zeros(3, int)
+    quick = Contraction("noise", noise, 3 * noise[:, None] * ones, 4 * noise[:, None] * ones,
+                        zeros, 0)  # fmt: skip
+    slow = Contraction("noise", noise, noise[:, None] ** 0.5 * ones, 0 * ones, zeros, 0)
+    ax = ngp.plots.contraction(quick, theory=0.5)
+    radius, error, spread, theory = ax.lines
+    rms = np.sqrt(np.mean(ones[0] ** 2))
+    np.testing.assert_allclose(radius.get_ydata(), 5 * noise * rms)
+    np.testing.assert_allclose(error.get_ydata(), 3 * noise * rms)
+    np.testing.assert_allclose(spread.get_ydata(), 4 * noise * rms)
+    assert radius.get_label() == "radius, noise$^{1.00}$"
+    drawn = theory.get_ydata()
+    np.testing.assert_allclose(drawn[1:] / drawn[:-1], 10**-0.5)
+    assert ax.get_xlim()[0] > ax.get_xlim()[1]  # less noise to the right
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0.1", "0.01", "0.001"]
+    given = pyplot.figure().add_subplot()
+    assert ngp.plots.contraction({"a": quick, "b": slow}, ax=given) is given
+    assert [line.get_label()[0] for line in given.lines] == ["a", "b"]
+    np.testing.assert_allclose(given.lines[1].get_ydata(), noise**0.5 * rms)
+    given.figure.canvas.draw()
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (50,), (3, 4, 5), (), (400, 4)])
+def test_adequacy(shape, rng):
+    from numpyro_genprior.diagnostics import Adequacy
+
+    residual, direction = rng.normal(size=shape), rng.normal(size=shape)
+    n = residual.size
+
+    def found(residual, direction, verdict="adequate"):
+        return Adequacy(verdict, 1.2 * n, 0.9 * n, 0.3, 0.4, 2.0, 2, 0.4, 0.9, 1.0, 0.4, None,
+                        None, residual, direction, {})  # fmt: skip
+
+    figure = ngp.plots.adequacy(found(residual, direction))
+    assert figure.get_suptitle() == "Adequate"
+    for panel, values in zip(figure.axes, (residual, direction), strict=False):
+        image = min(shape, default=0) > 1 and len(shape) == 2
+        shown = panel.images[0].get_array() if image else panel.lines[-1].get_ydata()
+        np.testing.assert_allclose(shown, values if image else values.ravel())
+    figure.canvas.draw()
+    given = pyplot.figure().add_subplot()
+    several = found({"y": residual, "u": 90 * direction}, {"y": direction, "u": residual})
+    assert ngp.plots.adequacy(several, site="u", ax=given) is given
+    with pytest.raises(ValueError, match="Pass site='y'"):
+        ngp.plots.adequacy(several)
