@@ -47,7 +47,7 @@ def test_events_and_scales_among_the_draws_are_left_out():
     found = posterior_collapse(draws)
     assert found.verdict == "collapsed"
     assert found.names[2:4] == ("x_latent[2]", "x_noise[0]")
-    assert "Not looked at: x, sigma" in str(found)
+    assert "Not examined: x, sigma" in str(found)
     deeper = posterior_collapse({"x_latent": np.exp(z), "x_latent_latent": z})
     assert deeper.names == tuple(f"x_latent_latent[{i}]" for i in range(3))
 
@@ -78,7 +78,7 @@ def test_after_inference(key):
     found = posterior_collapse(mcmc)
     np.testing.assert_array_equal(found.informed, [True, False, False])
     assert found.names[0] == "x_latent[0]"
-    assert "Not looked at: weights" in str(found)
+    assert "Not examined: weights" in str(found)
     errors = found.error[0] * np.array([1.0, 1.0])
     np.testing.assert_allclose(found.mean[0], 0.32, atol=5 * errors[0])
     np.testing.assert_allclose(found.shrinkage[0], 0.2, atol=5 * 0.2 * np.sqrt(2) * errors[1])
