@@ -52,6 +52,9 @@ class Site:
         event (made of a nested latent) has the role ``"latent"``.
     observed
         Whether it is a sample site with a value. ``numpyro.factor`` counts as observed.
+    has_value
+        Whether it holds an array that is a quantity of the model: the value of a sample or
+        deterministic site, and not of ``factor``, ``param`` or ``plate``.
     shape
         Shape of its value, () if the value is not an array.
     batch_ndim
@@ -82,6 +85,7 @@ class Site:
     kind: str
     role: Role
     observed: bool
+    has_value: bool
     shape: tuple[int, ...]
     batch_ndim: int
     core_ndim: int
@@ -103,11 +107,6 @@ class Site:
         if self.latent is not None:
             return True
         return self.distribution is not None and issubclass(self.distribution, Prior)
-
-    @property
-    def has_value(self) -> bool:
-        """Whether it holds a quantity of the model, which ``factor`` and ``param`` do not."""
-        return self.kind in ("sample", "deterministic") and self.role != "factor"
 
 
 @dataclass(frozen=True)
@@ -275,12 +274,16 @@ def _site(trace: Trace, name: str, links: _Links) -> Site:
     fn = site["fn"] if site["type"] == "sample" else None
     observed = bool(site.get("is_observed", False))
     value = site.get("value")
+    role = _role(name, fn, observed, links)
     plates = tuple(Plate(f.name, f.dim, f.size) for f in site.get("cond_indep_stack") or ())
     return Site(
         name=name,
         kind=site["type"],
-        role=_role(name, fn, observed, links),
+        role=role,
         observed=observed,
+        has_value=site["type"] in ("sample", "deterministic")
+        and role != "factor"
+        and _is_array(value),
         shape=jnp.shape(value) if _is_array(value) else (),
         batch_ndim=_batch_ndim(trace, name, plates, links),
         core_ndim=_core_ndim(trace, name, plates, links),

@@ -78,9 +78,7 @@ class LatentReparam(Reparam):
             return rewrap(fn, prior.event_given(z)), obs
         white = rewrap(fn, StandardNormal(prior.event_shape).expand(prior.batch_shape))
         loc, scale = prior.event_loc_scale(z)
-        return None, loc + scale * numpyro.sample(
-            f"{name}_noise", white, infer={NOISE_OF: name}
-        )
+        return None, loc + scale * numpyro.sample(f"{name}_noise", white, infer={NOISE_OF: name})
 
     def _noise(self, name: str, prior: Prior, obs: Any) -> str:
         if prior.density != "conditional":

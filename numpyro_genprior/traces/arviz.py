@@ -13,7 +13,7 @@ from numpyro.infer import MCMC
 from numpyro_genprior.errors import message
 from numpyro_genprior.traces.arguments import Arguments
 from numpyro_genprior.traces.dims import Labels
-from numpyro_genprior.traces.model_sites import read_model
+from numpyro_genprior.traces.model_sites import read_run
 from numpyro_genprior.traces.predictive import ModelDraws
 
 STATISTICS = {
@@ -113,7 +113,7 @@ def to_arviz(
     samples = _samples(mcmc)
     model = getattr(mcmc.sampler, "model", None)
     arguments = Arguments(mcmc._args, mcmc._kwargs, traced=bool(mcmc._jit_model_args))
-    sites, data = ({}, {}) if model is None else read_model(model, arguments)
+    sites, data = ({}, {}) if model is None else read_run(model, arguments)
     data = {name: np.asarray(value) for name, value in data.items()}
     layout = next((np.shape(value)[:2] for value in samples.values()), (mcmc.num_chains, 0))
     shapes = {name: site.shape for name, site in sites.items()}

@@ -381,7 +381,7 @@ def _event_scale(posterior: Posterior, given: ArrayLike | None) -> float | None:
         return scale
     leaves = jax.tree.leaves(posterior.arguments, is_leaf=lambda node: isinstance(node, VAEPrior))
     scales = [p.scale for p in leaves if isinstance(p, VAEPrior) and p.scale is not None]
-    noisy = any(place.name.endswith("_noise") for place in posterior.layout.places)
+    noisy = any(site.role == "noise" for site in posterior.sites.values())
     if len(scales) != 1 or noisy:
         return None
     return float(np.sqrt(np.mean(np.asarray(scales[0]) ** 2)))

@@ -244,10 +244,10 @@ def _draws(samples: Any) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
     """Draws of shape (chains, draws, size), the names of coordinates, and sites left out."""
     if isinstance(samples, MCMC):
         posterior, xi = coordinates_of_run(samples, "posterior_collapse")
-        if not any(place.rule.standard for place in posterior.layout.places):
-            posterior.require_standard("posterior_collapse")
-        others = tuple(p.name for p in posterior.layout.places if not p.rule.standard)
-        keep = np.flatnonzero(posterior.standard)
+        if not any(place.rule.standard_normal for place in posterior.layout.slices):
+            posterior.require_standard_normal("posterior_collapse")
+        others = posterior.layout.not_standard_normal
+        keep = np.flatnonzero(posterior.standard_normal)
         names = tuple(posterior.layout.labels[i] for i in keep)
         return np.asarray(xi, float)[..., keep], names, others
     by_site = isinstance(samples, dict)
