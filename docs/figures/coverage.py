@@ -2,13 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from sklearn.datasets import load_digits
 
 import numpyro_genprior as ngp
-
-import numpy as np
-from sklearn.datasets import load_digits
 
 images = load_digits().images / 16
 held_out = images[np.random.default_rng(0).permutation(1797)[1500:]]

@@ -1,7 +1,6 @@
 """What the best and the least determined directions do to the digit."""
 
 import jax
-import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 

@@ -1,7 +1,6 @@
 """Singular values of the sensitivity matrix: half of a digit is observed."""
 
 import jax
-import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
