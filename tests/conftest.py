@@ -1,7 +1,7 @@
 """Settings that hold for every test.
 
 Tiers
-    ``pytest`` runs the default tier, on two processes, in minutes. ``pytest --all`` runs everything:
+    ``pytest`` runs the default tier, on two processes, in minutes; ``pytest --all`` everything:
     ``@pytest.mark.slow`` marks what the default tier leaves out, because a cheaper test of the same
     kind stays in it. ``-n 0`` runs in one process (for a debugger)::
 
