@@ -85,7 +85,13 @@ def test_error_and_spread_are_those_of_the_closed_form(key, beta):
     truth = smooth(beta, SIZE)
     args = (jnp.array(1.0), jnp.zeros(SIZE))
     found = contraction(
-        series, key, *args, ladder={"noise": NOISES}, truth={"x": truth}, method=closed_form(Exact), **SHORT
+        series,
+        key,
+        *args,
+        ladder={"noise": NOISES},
+        truth={"x": truth},
+        method=closed_form(Exact),
+        **SHORT,
     )
     square, variance = closed_form_moments(1.0, P, truth, NOISES) / SIZE
     for curve, expected in ((found.error, square), (found.spread, variance)):
@@ -105,7 +111,8 @@ def test_a_rougher_prior_is_slower_for_a_smooth_truth(key):
     results = [
         contraction(
             series, key, jnp.array(alpha), jnp.zeros(SIZE),
-            ladder={"noise": NOISES}, truth={"x": smooth(3.0, SIZE)}, method=closed_form(Exact), **SHORT,
+            ladder={"noise": NOISES}, truth={"x": smooth(3.0, SIZE)}, method=closed_form(Exact),
+            **SHORT,
         )
         for alpha in (0.5, 1.5)
     ]  # fmt: skip

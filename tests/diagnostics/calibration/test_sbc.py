@@ -279,7 +279,12 @@ def explodes(y):
         (linear, {"method": NUTS}, TypeError, r"Pass method=ngp\.infer\.MCMCMethod"),
         (linear, {"method": EXACT_LAPLACE, "guide": AutoNormal}, ValueError, "Call it once for"),
         (linear, {"num_replications": 4}, ValueError, "Take 100 or more"),
-        (linear, {"method": MCMCMethod(NUTS, num_samples=3)}, ValueError, "Leave num_samples at its"),
+        (
+            linear,
+            {"method": MCMCMethod(NUTS, num_samples=3)},
+            ValueError,
+            "Leave num_samples at its",
+        ),
         (linear, {"observed": ("x",)}, ValueError, "Pass data of the right shape"),
         (without_data, {}, ValueError, "name the sites"),
         (discrete, {}, ValueError, "Marginalise it"),
