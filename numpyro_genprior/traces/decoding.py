@@ -84,8 +84,8 @@ class Draws:
                 )
             )
         inner_ndim = len(prior.shape()) - self.prior.event_dim
-        held, lead_shape = self.prior._condition, latents.shape[:lead]
-        own = None if held is None else np.asarray(held.array)
+        held, lead_shape = self.prior.condition, latents.shape[:lead]
+        own = None if held is None else np.asarray(held)
         if condition is not None:
             own = self._condition_of_draws(condition, lead_shape, caller)
             lead_shape = np.broadcast_shapes(lead_shape, self._leading(own))
@@ -102,14 +102,14 @@ class Draws:
         self.number = math.prod(self.flat_shape)
         self._z = _stack(latents, lead_shape, latent_shape, self.number, self.axes)
         self._condition = None
-        if by_draw and own is not None and held is not None:
-            self._condition = _stack(own, lead_shape, held.shape, self.number, self.axes)
+        shape = self.prior.condition_shape
+        if by_draw and own is not None and shape is not None:
+            self._condition = _stack(own, lead_shape, shape, self.number, self.axes)
         self.event_shape = (*self.axes, *self.prior.event_shape)
         self.batch_size = self._batch_size(batch_size, caller)
 
     def _leading(self, condition: np.ndarray) -> tuple[int, ...]:
-        held = self.prior._condition
-        return condition.shape[: condition.ndim - (0 if held is None else held.ndim)]
+        return condition.shape[: condition.ndim - len(self.prior.condition_shape or ())]
 
     def _condition_of_draws(
         self, condition: ArrayLike, lead: tuple[int, ...], caller: str

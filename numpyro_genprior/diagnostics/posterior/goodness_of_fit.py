@@ -153,9 +153,8 @@ def missed_by_events(posterior: Posterior, fit: Fit, key: jax.Array) -> jax.Arra
 
     def means(moved: dict[str, jax.Array]) -> Any:
         (weight, _, *args), kwargs = posterior.arguments
-        pairs = {
-            n: (shift, trace[posterior.sites[n].latent]["value"]) for n, shift in moved.items()
-        }
+        latents = {n: trace[posterior.sites[n].latent]["value"] for n in moved}
+        pairs = {n: (shift, latents[n]) for n, shift in moved.items()}
         other = Posterior(posterior.model, (weight, pairs, *args), kwargs)
         return _scaled_means(other, trace, values)(fit.xi)
 
