@@ -65,6 +65,12 @@ class ModelDraws:
         given = self._unknowns(samples, "log_likelihood")
         return self._stream(_log_likelihood, self._observed(), (None, given), number)
 
+    def deterministic(self, samples: Mapping[str, Any], number: int) -> dict[str, np.ndarray]:
+        """The deterministic sites, computed from each draw of the others."""
+        given = self._unknowns(samples, "posterior")
+        names = [name for name, site in self.sites.items() if site.kind == "deterministic"]
+        return self._stream(_values, names, (None, given), number) if names else {}
+
     def _observed(self) -> list[str]:
         return [name for name, site in self.sites.items() if site.observed]
 
@@ -125,3 +131,11 @@ def _log_likelihood(
     fixed = numpyro.handlers.substitute(model, data=given)
     trace = numpyro.handlers.trace(fixed).get_trace(*args, **kwargs)
     return {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in names}
+
+
+def _values(
+    model: Any, names: Any, args: Any, kwargs: Any, _: None, given: Any
+) -> dict[str, jax.Array]:
+    fixed = numpyro.handlers.substitute(model, data=given)
+    trace = numpyro.handlers.trace(fixed).get_trace(*args, **kwargs)
+    return {name: jnp.asarray(trace[name]["value"]) for name in names}
