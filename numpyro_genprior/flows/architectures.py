@@ -1,4 +1,4 @@
-"""The normalizing flows that the training loops and the pretrained priors use."""
+"""Normalizing flows that the training loops and the pretrained priors use."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class AffineCouplingFlow(AbstractTransformed):
     Raises
     ------
     ValueError
-        If the event has fewer than two elements, or ``bound`` is not positive.
+        If the event has fewer than two elements or ``bound`` is not positive.
 
     Notes
     -----

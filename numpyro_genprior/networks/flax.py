@@ -251,7 +251,7 @@ def from_nnx(
 class _NNXNetwork(NetworkAdapter):
     variables: PyTree[jax.Array]
     batched: bool = eqx.field(static=True)
-    graphdef: nnx.GraphDef[Any] = eqx.field(static=True)
+    graphdef: Any = eqx.field(static=True)
     rng_treedef: jax.tree_util.PyTreeDef = eqx.field(static=True)
     rng_streams: tuple[_RngStream, ...] = eqx.field(static=True)
     method: str | None = eqx.field(static=True)
