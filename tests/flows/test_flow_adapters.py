@@ -86,7 +86,7 @@ def composed(key):
 
 
 def block_autoregressive(key):
-    """Its masks are arrays in the closure of its function: they are not weights and stay concrete."""
+    """The masks in the closure of its function are not weights, and stay concrete."""
     init, apply = BlockNeuralAutoregressiveNN(3, [2], residual="gated")
     return BlockNeuralAutoregressiveTransform(functools.partial(apply, init(key, (3,))[1]))
 

@@ -155,7 +155,7 @@ def test_gradients_by_finite_differences(name):
     np.testing.assert_allclose(along, (forward - backward) / (2 * step), rtol=1e-7)
 
 
-# ---- networks of other libraries, and functions with control flow -----------------------------------------------
+# ---- networks of other libraries, and functions with control flow --------------------------------
 
 
 class EquinoxDecoder(eqx.Module):
@@ -261,7 +261,7 @@ def test_custom_derivative_rules_are_kept():
         assert_close(traced(ON, program(frozen))(z), program(net)(z))
 
 
-# ---- what stays unchanged --------------------------------------------------------------------------
+# ---- what stays unchanged ------------------------------------------------------------------------
 
 
 def test_networks_without_convolutions_are_unchanged():
