@@ -89,7 +89,8 @@ def chain_modes(labels, r_hat=1.0):
 def posterior_collapse(draws=400, scale=1.0):
     z = np.random.default_rng(0).normal(size=(2, draws, 3)) * [scale, 1.0, 1.0]
     z = z if draws > 10 else np.cumsum(z, axis=1)
-    return diagnostics.posterior_collapse({"x_latent": z, "sigma": z[..., 0] ** 2})
+    draws = {"x_latent": z, "sigma": z[..., 0] ** 2}
+    return diagnostics.posterior_collapse(draws, var_names=["x_latent"])
 
 
 def event_scale(shape, own_scale=None):

@@ -68,7 +68,7 @@ def event_directions(
     figure, panels = pyplot().subplots(
         len(rows),
         number,
-        figsize=(9.0, len(rows) * (8.2 / number * aspect + 0.55) + 0.2),
+        figsize=(9.0, len(rows) * (7.6 / number * aspect + 0.55) + 0.2),
         layout="constrained",
         squeeze=False,
         sharey=moved.ndim == 2,
@@ -81,8 +81,8 @@ def event_directions(
         for ax, index in zip(row, indices, strict=False):
             _panel(ax, moved[index], extent, mask)
             _label(ax, index, float(s[index]))
-    panels[0, 0].set_ylabel("best determined", fontsize=9)
     if len(rows) > 1:
+        panels[0, 0].set_ylabel("best determined", fontsize=9)
         panels[1, 0].set_ylabel("least determined", fontsize=9)
     if moved.ndim == 3:
         bar = figure.colorbar(panels[0, 0].images[0], ax=panels, fraction=0.04, pad=0.015)
@@ -153,7 +153,8 @@ def _panel(ax: Axes, values: np.ndarray, extent: float, mask: np.ndarray | None)
     ax.imshow(values, cmap=COLOURS, vmin=-extent, vmax=extent, interpolation="nearest")
     if mask is not None:
         for start, end in _outline(mask):
-            ax.plot((start[1], end[1]), (start[0], end[0]), color="black", linewidth=0.9)
+            ax.plot((start[1], end[1]), (start[0], end[0]), color="black", linewidth=1.2,
+                    clip_on=False, zorder=3)  # fmt: skip
 
 
 def _outline(mask: np.ndarray) -> list[tuple[tuple[float, float], tuple[float, float]]]:

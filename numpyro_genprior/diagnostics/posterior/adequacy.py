@@ -38,7 +38,7 @@ from numpyro_genprior.diagnostics.posterior.handlers import Tempered
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.initial_points import draw_starts
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.priors import VAEPrior
+from numpyro_genprior.priors import Prior
 
 MIN_NOISE_P_VALUE = 0.01  # of the structure of a residual that is plainly noise
 MAX_BEYOND = 3.0  # size of a residual with structure relative to its expectation
@@ -152,7 +152,7 @@ def adequacy(
     'out_of_range'
     """
     _check(num_starts, num_replicates)
-    posterior = Posterior(Tempered(model), (jnp.ones(()), {}, *args), kwargs)
+    posterior = Posterior(Tempered(model), (jnp.ones(()), {}, {}, *args), kwargs)
     keys = jax.random.split(validation.random_key(key), 4)
     starts, _ = _draw(posterior, keys[0], num_starts)
     ends, energy = _descend(posterior, starts)
@@ -226,7 +226,7 @@ def _inflate(
     refit, inflation = fit, max(math.sqrt(float(fit.chi2) / _degrees(fit, 1.0)), 1.0)
     for _ in range(MAX_REFITS):
         weight = jnp.asarray(inflation**-2, starts.dtype)
-        weaker = eqx.tree_at(lambda p: p._arrays[0][0], posterior, weight)
+        weaker = eqx.tree_at(lambda p: p.arguments[0][0], posterior, weight)
         current, _ = _descend(weaker, current)
         refit = examine(posterior, current[0], key)
         new = max(math.sqrt(float(refit.chi2) / _degrees(refit, inflation)), 1.0)
@@ -299,9 +299,10 @@ def _event_scale(posterior: Posterior, given: ArrayLike | None) -> float | None:
                 )
             )
         return scale
-    leaves = jax.tree.leaves(posterior.arguments, is_leaf=lambda node: isinstance(node, VAEPrior))
-    scales = [p.scale for p in leaves if isinstance(p, VAEPrior) and p.scale is not None]
-    noisy = any(place.name.endswith("_noise") for place in posterior.layout.places)
+    leaves = jax.tree.leaves(posterior.arguments, is_leaf=lambda node: isinstance(node, Prior))
+    scales = [p.event_scale for p in leaves if isinstance(p, Prior)]
+    scales = [scale for scale in scales if scale is not None]
+    noisy = any(site.role == "noise" for site in posterior.sites.values())
     if len(scales) != 1 or noisy:
         return None
     return float(np.sqrt(np.mean(np.asarray(scales[0]) ** 2)))

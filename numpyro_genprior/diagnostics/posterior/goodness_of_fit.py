@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 
 from numpyro_genprior.diagnostics.events import event_names
 from numpyro_genprior.diagnostics.fisher_spectrum import prior_coordinates
 from numpyro_genprior.diagnostics.posterior.pearson import moment, pearson, seen
 from numpyro_genprior.infer.optimize.minimise import minimise
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.sites.wrappers import unwrap
+from numpyro_genprior.sites.model_reader import Trace
 
 NUM_PRIOR_DRAWS, NUM_PROBES = 64, 16
 MIN_SMOOTH_CORRELATION = 0.2  # of neighbours in the prior's own data, if those are smooth
-
-Trace = Mapping[str, Mapping[str, Any]]  # of NumPyro
 
 
 class Fit(NamedTuple):
@@ -91,18 +88,11 @@ def descend(posterior: Posterior, starts: jax.Array) -> tuple[jax.Array, jax.Arr
     return at.xi, best, energy[best]
 
 
-def data_sites(posterior: Posterior, trace: Trace) -> list[str]:
-    """Names of the observed sites that hold data, unlike those of ``numpyro.factor``."""
-    return [
-        n for n in posterior.layout.observed if not isinstance(unwrap(trace[n]["fn"]), dist.Unit)
-    ]
-
-
 @eqx.filter_jit
 def examine(posterior: Posterior, xi: jax.Array, key: jax.Array) -> Fit:
     """Describe the fit at coordinates `xi`; `key` is for prior draws."""
-    trace = posterior._trace(xi)
-    names = data_sites(posterior, trace)
+    trace = posterior.trace(xi)
+    names = posterior.sites.data
     values = {n: jnp.asarray(trace[n]["value"]) for n in names}
     means = _scaled_means(posterior, trace, values)
     at, push = jax.linearize(means, xi)
@@ -124,7 +114,7 @@ def examine(posterior: Posterior, xi: jax.Array, key: jax.Array) -> Fit:
         jnp.broadcast_to(jnp.any(along > MIN_SMOOTH_CORRELATION), along.shape) for along in smooth
     ]
     number = sum(jnp.sum(seen(trace[n]["fn"], values[n].shape)) for n in names)
-    standard = jnp.where(jnp.asarray(posterior.standard), xi, 0.0)
+    standard = jnp.where(jnp.asarray(posterior.standard_normal), xi, 0.0)
     return Fit(
         xi, residual, u, s, vt @ standard, jnp.asarray(number, xi.dtype), from_mean,
         structure(residual), jnp.concatenate(smooth),
@@ -142,7 +132,7 @@ def replicate(
     its exact distribution. `weight` is the inflation of the noise to the power -2, by which M and
     the residual of the data are scaled.
     """
-    trace = posterior._trace(fit.xi)
+    trace = posterior.trace(fit.xi)
     names = list(fit.residual)
     shapes = {n: r.shape for n, r in fit.residual.items()}
     u, s = fit.directions, fit.singular_values * jnp.sqrt(weight)
@@ -178,16 +168,17 @@ def missed_by_events(posterior: Posterior, fit: Fit, key: jax.Array) -> jax.Arra
 
     By random probes through the model, to first order. `posterior` is that of a `Tempered` model.
     """
-    trace = posterior._trace(fit.xi)
-    names = [n for n in event_names(posterior) if f"{n}_latent" in trace]
-    sites = data_sites(posterior, trace)
+    trace = posterior.trace(fit.xi)
+    names = [n for n in event_names(posterior) if posterior.sites[n].kind == "deterministic"]
+    sites = posterior.sites.data
     values = {n: jnp.asarray(trace[n]["value"]) for n in sites}
 
-    def means(moved: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        (weight, _, *args), kwargs = posterior.arguments
-        pairs = {n: (shift, trace[f"{n}_latent"]["value"]) for n, shift in moved.items()}
-        other = Posterior(posterior.model, (weight, pairs, *args), kwargs)
-        return _scaled_means(other, trace, values)(fit.xi)
+    latents = {posterior.sites[n].latent: trace[posterior.sites[n].latent]["value"] for n in names}
+
+    def means(shifts: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        (weight, _, _, *args), kwargs = posterior.arguments
+        moved = Posterior(posterior.model, (weight, shifts, latents, *args), kwargs)
+        return _scaled_means(moved, trace, values)(fit.xi)
 
     zero = {n: jnp.zeros_like(trace[n]["value"]) for n in names}
 
@@ -227,7 +218,7 @@ def _scaled_means(
     """The map from coordinates to means of the data, in units of the noise in the trace `at`."""
 
     def means(xi: jax.Array) -> dict[str, jax.Array]:
-        trace = posterior._trace(xi)
+        trace = posterior.trace(xi)
         return {
             n: _scaled(at, n, jnp.broadcast_to(moment(trace[n]["fn"], "mean", n), values[n].shape))
             for n in values

@@ -13,10 +13,11 @@ from numpyro.primitives import Messenger
 
 @dataclass(frozen=True)
 class Tempered:
-    """A model of ``(weight, moved, *args)``: its likelihood to the power `weight`, events moved.
+    """A model of ``(weight, shifts, latents, *args)``: its likelihood to the power `weight`, events
+    moved by `shifts`.
 
-    `moved` maps the name of an event to a pair: the array to add, and the value of the event's
-    latent, which has to be given along with it.
+    `shifts` maps names of events to arrays that are added to them. `latents` maps the names of
+    their latent sites to values, which have to be given along with a shift.
 
     Attributes
     ----------
@@ -29,13 +30,12 @@ class Tempered:
     def __call__(
         self,
         weight: jax.Array,
-        moved: Mapping[str, tuple[jax.Array, jax.Array]],
+        shifts: Mapping[str, jax.Array],
+        latents: Mapping[str, jax.Array],
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        shifts = {name: shift for name, (shift, _) in moved.items()}
-        latents = {f"{name}_latent": latent for name, (_, latent) in moved.items()}
-        with _Weighted(weight), _Moved(shifts), numpyro.handlers.substitute(data=latents):
+        with _Weighted(weight), _Moved(shifts), numpyro.handlers.substitute(data=dict(latents)):
             return self.model(*args, **kwargs)
 
 
@@ -55,10 +55,10 @@ class _Weighted(Messenger):
 class _Moved(Messenger):
     """Adds an array to events that are functions of their latent."""
 
-    def __init__(self, moved: dict[str, jax.Array]) -> None:
-        self.moved = moved
+    def __init__(self, shifts: Mapping[str, jax.Array]) -> None:
+        self.shifts = shifts
         super().__init__()
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "deterministic" and msg["name"] in self.moved:
-            msg["value"] = msg["value"] + self.moved[msg["name"]]
+        if msg["type"] == "deterministic" and msg["name"] in self.shifts:
+            msg["value"] = msg["value"] + self.shifts[msg["name"]]

@@ -126,8 +126,7 @@ class PosteriorCollapse(Result):
         if self.left_out:
             lines.append(
                 f"Not examined: {_listed(self.left_out)}, not known to be standard normal under "
-                "the prior. (Of a dictionary, sites named ..._latent and ..._noise are examined; "
-                "of an MCMC, more.)"
+                "the prior."
             )
         return "\n".join(lines)
 
@@ -166,6 +165,7 @@ class PosteriorCollapse(Result):
 def posterior_collapse(
     samples_or_mcmc: MCMC | Mapping[str, ArrayLike] | ArrayLike,
     *,
+    var_names: Sequence[str] | None = None,
     directions: ArrayLike | None = None,
     level: float = 0.01,
 ) -> PosteriorCollapse:
@@ -183,8 +183,11 @@ def posterior_collapse(
         A NumPyro `MCMC` after ``run``: its latents are examined in standard normal coordinates,
         and those without any (a Dirichlet, for example) are left out. Or draws of standard normal
         latents of shape ``(chains, draws, size)`` (``(draws, size)`` is one chain), as an array or
-        a dictionary by site. Of a dictionary with names such as ``"x_latent"``, only these sites
-        and ``"x_noise"`` are examined: events and scales have other priors.
+        a dictionary by site. An `MCMC` knows which of its sites are standard normal under the
+        prior; for a dictionary `var_names` says so.
+    var_names
+        Names of the sites to examine, latents and decoder noise (``("x_latent", "x_noise")``).
+        None: all of them.
     directions
         Directions of shape ``(k, size)`` to examine, for example
         ``sensitivity(...).latent_directions``; rows are scaled to unit length. None: each
@@ -223,7 +226,7 @@ def posterior_collapse(
     >>> ngp.diagnostics.posterior_collapse(draws)
     PosteriorCollapse('partly_collapsed', num_informed=1 of 2)
     """
-    draws, names, left_out = _draws(samples_or_mcmc)
+    draws, names, left_out = _draws(samples_or_mcmc, var_names)
     chains, length, size = draws.shape
     if chains * length < 8 or length < 4:
         raise ValueError(
@@ -291,31 +294,35 @@ def _ess(values: np.ndarray) -> np.ndarray:
     return np.clip(np.nan_to_num(ess, nan=1.0), 1.0, most)
 
 
+Draws = tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]
+"""Draws of shape ``(chains, draws, size)``, the names of coordinates, and sites left out."""
+
+
 def _draws(
-    samples: MCMC | Mapping[str, ArrayLike] | ArrayLike,
-) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Draws of shape (chains, draws, size), the names of coordinates, and sites left out."""
+    samples: MCMC | Mapping[str, ArrayLike] | ArrayLike, var_names: Sequence[str] | None
+) -> Draws:
     if isinstance(samples, MCMC):
-        return _draws_of_run(samples)
+        return _draws_of_run(samples, var_names)
     if isinstance(samples, Mapping):
-        return _draws_of_sites(samples, by_site=True)
-    return _draws_of_sites({"z": samples}, by_site=False)
+        return _draws_of_sites(samples, _chosen(samples, var_names), by_site=True)
+    return _draws_of_sites({"z": samples}, ["z"], by_site=False)
 
 
-def _draws_of_run(mcmc: MCMC) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+def _draws_of_run(mcmc: MCMC, var_names: Sequence[str] | None) -> Draws:
     posterior, xi = coordinates_of_run(mcmc, "posterior_collapse")
-    if not any(place.rule.standard for place in posterior.layout.places):
-        posterior.require_standard("posterior_collapse")
-    others = tuple(p.name for p in posterior.layout.places if not p.rule.standard)
-    keep = np.flatnonzero(posterior.standard)
+    slices = posterior.layout.slices
+    if not any(place.rule.standard_normal for place in slices):
+        posterior.require_standard_normal("posterior_collapse")
+    chosen = [p.rule.standard_normal and (not var_names or p.name in var_names) for p in slices]
+    others = tuple(p.name for p, keep in zip(slices, chosen, strict=True) if not keep)
+    keep = np.flatnonzero(np.repeat(chosen, [p.size for p in slices]))
     names = tuple(posterior.layout.labels[i] for i in keep)
     return np.asarray(xi, float)[..., keep], names, others
 
 
 def _draws_of_sites(
-    samples: Mapping[str, ArrayLike], by_site: bool
-) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    kept = _latents(samples)
+    samples: Mapping[str, ArrayLike], kept: Sequence[str], *, by_site: bool
+) -> Draws:
     parts, names = {}, []
     for name in kept:
         array = np.asarray(jax.device_get(samples[name]), float)
@@ -349,15 +356,23 @@ def _draws_of_sites(
     return np.concatenate(list(parts.values()), axis=-1), tuple(names), left_out
 
 
-def _latents(samples: Mapping[str, ArrayLike]) -> list[str]:
-    """Sites that `ngp.latent` made, or all if none has such a name."""
-    made = [
-        name
-        for name in samples
-        if name.endswith(("_latent", "_noise"))
-        and f"{name}_latent" not in samples  # then the latent is a prior itself
-    ]
-    return made or list(samples)
+def _chosen(samples: Mapping[str, ArrayLike], var_names: Sequence[str] | None) -> list[str]:
+    """The sites of a dictionary to examine."""
+    missing = [name for name in var_names or () if name not in samples]
+    events = [] if var_names else [name for name in samples if f"{name}_latent" in samples]
+    if missing or events:
+        what = f"there are no draws of {missing[0]!r}" if missing else (
+            f"{events[0]!r} is an event, and not standard normal under the prior"
+        )  # fmt: skip
+        raise ValueError(
+            message(
+                f"posterior_collapse: {what}",
+                expected="latents and decoder noise",
+                got=list(samples),
+                remedy='name them, var_names=("x_latent",), or pass the MCMC itself',
+            )
+        )
+    return list(var_names or samples)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -126,7 +126,7 @@ def _points(posterior: Posterior, values: Mapping[str, ArrayLike]) -> jax.Array:
             )
         )
     kept, draws = {}, set()
-    for place in posterior.layout.places:
+    for place in posterior.layout.slices:
         if place.name not in values:
             posterior.coordinates(dict(values))  # raises an error that names what is missing
         value = jnp.asarray(values[place.name])

@@ -233,10 +233,9 @@ class Sensitivity(Result):
 
     def _events_by_site(self) -> dict[str, jax.Array]:
         """`event_directions` by site; empty if the model records no event."""
-        try:
-            return _push_events(self.posterior, self.centre, self.latent_directions)
-        except ValueError:
+        if not self.posterior.sites.events():
             return {}
+        return _push_events(self.posterior, self.centre, self.latent_directions)
 
     def to_dataset(self) -> xarray.Dataset:
         """Singular values by ``direction``; directions by ``coordinate`` and in events.

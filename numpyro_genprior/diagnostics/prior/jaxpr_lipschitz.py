@@ -109,7 +109,7 @@ def _rule(equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any])
         return [repeats * slopes[0]]
     if name in ("add", "sub", "add_any"):
         return [sum(_broadcast(equation, i, slope) for i, slope in enumerate(slopes))]
-    if name == "concatenate":
+    if name in ("concatenate", "stack"):
         return [math.hypot(*slopes)]
     if name in ("max", "min", "select_n", "clamp"):
         inexact = [s for atom, s in zip(equation.invars, slopes, strict=True)
