@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +9,20 @@ from jax.typing import ArrayLike
 
 from numpyro_genprior.diagnostics import Adequacy
 from numpyro_genprior.errors import message
-from numpyro_genprior.plots.style import BAD, DATA, PRIOR, check, pyplot
+from numpyro_genprior.plots.style import (
+    BAD,
+    CAPTION_LINE,
+    DATA,
+    PANEL_TITLE,
+    PRIOR,
+    SMALL,
+    check,
+    colour_bar,
+    finish,
+    open_frame,
+    pyplot,
+    wrap,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,19 +74,18 @@ def adequacy(result: Adequacy, *, site: str | None = None, ax: Axes | None = Non
     direction = _part(result.direction, site)
     images = residual.ndim == 2 and min(residual.shape) > 1
     aspect = np.clip(residual.shape[0] / residual.shape[1], 0.3, 1.6) if images else 0.8
-    words = textwrap.wrap(_caption(result), 120)
+    lines = wrap("; ".join(result.evidence) + ".", 120)
     figure, panels = pyplot().subplots(
-        1, 3, figsize=(9.0, 2.8 * aspect + 0.9 + 0.16 * len(words)), layout="constrained"
+        1, 3, figsize=(9.0, 2.8 * aspect + 0.9 + CAPTION_LINE * len(lines)), layout="constrained"
     )
     extent = float(np.max(np.abs(residual[np.isfinite(residual)]), initial=0.0)) or 1.0
     _data(panels[0], residual, extent, images, bar=True)
-    panels[0].set_title("residual / noise", fontsize=10)
+    panels[0].set_title("residual / noise", fontsize=PANEL_TITLE)
     _data(panels[1], direction, float(np.max(np.abs(direction))) or 1.0, images, bar=False)
-    panels[1].set_title(_direction_title(result), fontsize=10)
+    panels[1].set_title(_direction_title(result), fontsize=PANEL_TITLE)
     _distribution(panels[2], residual, result)
-    panels[2].set_title("distribution", fontsize=10)
-    figure.suptitle(TITLES[result.verdict], fontsize=12)
-    figure.supxlabel("\n".join(words), fontsize=9, x=0.02, ha="left")
+    panels[2].set_title("distribution", fontsize=PANEL_TITLE)
+    finish(figure, TITLES[result.verdict], lines)
     return figure
 
 
@@ -108,17 +119,14 @@ def _data(ax: Axes, values: np.ndarray, extent: float, images: bool, *, bar: boo
         ax.plot(flat, ".-", color=DATA, markersize=3, linewidth=0.4)
         ax.set_ylim(-1.1 * extent, 1.1 * extent)
         ax.set_xlabel("datum")
-        ax.tick_params(labelsize=8)
-        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=SMALL)
+        open_frame(ax)
         return
     ax.set_xticks([])
     ax.set_yticks([])
     shown = ax.imshow(values, cmap=COLOURS, vmin=-extent, vmax=extent, interpolation="nearest")
     if bar:
-        made = ax.figure.colorbar(
-            shown, cax=ax.inset_axes((0.06, -0.09, 0.88, 0.045)), orientation="horizontal"
-        )
-        made.ax.tick_params(labelsize=7, length=2, pad=1)
+        colour_bar(ax, shown)
 
 
 def _distribution(ax: Axes, residual: np.ndarray, result: Adequacy) -> None:
@@ -139,13 +147,9 @@ def _distribution(ax: Axes, residual: np.ndarray, result: Adequacy) -> None:
     ax.set_yticks([])
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_xlabel("residual / noise")
-    ax.legend(frameon=False, fontsize=8, handlelength=1.2)
+    ax.legend(frameon=False, fontsize=SMALL, handlelength=1.2)
 
 
 def _size(residual: ArrayLike | dict[str, ArrayLike]) -> int:
     parts = residual.values() if isinstance(residual, dict) else [residual]
     return sum(int(np.sum(np.asarray(part) != 0)) for part in parts)
-
-
-def _caption(result: Adequacy) -> str:
-    return "; ".join(result.evidence) + "."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numpyro_genprior.diagnostics import ChainModes
-from numpyro_genprior.plots.style import BAD, axes, check
+from numpyro_genprior.plots.style import BAD, PANEL_TITLE, SMALL, axes, check
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,18 +56,18 @@ def chain_modes(result: ChainModes, *, ax: Axes | None = None) -> Axes:
         start += size
     if result.num_modes <= MAX_ENERGIES:
         right = ax.secondary_yaxis("right")
-        right.set_yticks(centres, energies, fontsize=8, color=BAD)
+        right.set_yticks(centres, energies, fontsize=SMALL, color=BAD)
         right.tick_params(length=0)
     bar = ax.figure.colorbar(shown, ax=ax)
-    bar.set_label("share of pairs of draws in the same order", fontsize=8)
-    bar.ax.tick_params(labelsize=8)
+    bar.set_label("share of pairs of draws in the same order", fontsize=SMALL)
+    bar.ax.tick_params(labelsize=SMALL)
     named = len(order) <= MAX_NAMED
     places = range(len(order)) if named else []
     names = [str(chain) for chain in order] if named else []
-    ax.set_xticks(places, names, fontsize=8)
-    ax.set_yticks(places, names, fontsize=8)
+    ax.set_xticks(places, names, fontsize=SMALL)
+    ax.set_yticks(places, names, fontsize=SMALL)
     ax.set_xlabel("chain" if named else "chains, by mode")
     ax.set_ylabel("chain" if named else "chains, by mode")
     found = "1 mode" if result.num_modes == 1 else f"{result.num_modes} separate modes"
-    ax.set_title(f"{found}, r_hat {result.r_hat:.3g}", fontsize=10)
+    ax.set_title(f"{found}, r_hat {result.r_hat:.3g}", fontsize=PANEL_TITLE)
     return ax

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from numpyro_genprior.diagnostics import Sensitivity
 from numpyro_genprior.errors import message
-from numpyro_genprior.plots.style import DATA, PRIOR, check, pyplot
+from numpyro_genprior.plots.style import DATA, LABEL, PRIOR, SMALL, TICK, check, pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,14 +82,14 @@ def event_directions(
             _panel(ax, moved[index], extent, mask)
             _label(ax, index, float(s[index]))
     if len(rows) > 1:
-        panels[0, 0].set_ylabel("best determined", fontsize=9)
-        panels[1, 0].set_ylabel("least determined", fontsize=9)
+        panels[0, 0].set_ylabel("best determined", fontsize=LABEL)
+        panels[1, 0].set_ylabel("least determined", fontsize=LABEL)
     if moved.ndim == 3:
         bar = figure.colorbar(panels[0, 0].images[0], ax=panels, fraction=0.04, pad=0.015)
-        bar.set_label("change per prior sd", fontsize=9)
-        bar.ax.tick_params(labelsize=8)
+        bar.set_label("change per prior sd", fontsize=LABEL)
+        bar.ax.tick_params(labelsize=SMALL)
     else:
-        figure.supylabel("change of the event per prior sd", fontsize=9)
+        figure.supylabel("change of the event per prior sd", fontsize=LABEL)
     return figure
 
 
@@ -147,7 +147,7 @@ def _panel(ax: Axes, values: np.ndarray, extent: float, mask: np.ndarray | None)
         ax.axhline(0, color="black", linewidth=0.5)
         ax.plot(values, color=DATA, linewidth=1)
         ax.set_ylim(-1.1 * extent, 1.1 * extent)
-        ax.tick_params(labelsize=7)
+        ax.tick_params(labelsize=TICK)
         return
     ax.set_yticks([])
     ax.imshow(values, cmap=COLOURS, vmin=-extent, vmax=extent, interpolation="nearest")
@@ -173,6 +173,6 @@ def _label(ax: Axes, index: int, s: float) -> None:
     seen = s > 1
     words = "seen" if seen else "not seen"
     colour = DATA if seen else NOT_SEEN
-    ax.set_title(f"{index + 1}\n{words}, s = {s:.2g}", fontsize=8, color=colour)
+    ax.set_title(f"{index + 1}\n{words}, s = {s:.2g}", fontsize=SMALL, color=colour)
     for spine in ax.spines.values():
         spine.set(color=DATA if seen else PRIOR, linewidth=1.5)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numpyro_genprior.diagnostics import EventScale
-from numpyro_genprior.plots.style import BAD, DATA, check, pyplot
+from numpyro_genprior.plots.style import BAD, DATA, PANEL_TITLE, SMALL, check, open_frame, pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,18 +44,18 @@ def event_scale(result: EventScale) -> Figure:
         left.set_xticks([])
         left.set_yticks([])
         shown = left.imshow(entries, cmap="viridis", vmin=0, interpolation="nearest")
-        figure.colorbar(shown, ax=left).ax.tick_params(labelsize=8)
+        figure.colorbar(shown, ax=left).ax.tick_params(labelsize=SMALL)
     else:
         left.plot(entries.ravel(), ".", color=DATA, markersize=4, label="each entry")
         _lines(left, result)
         left.set_xlabel("entry")
-    left.set_title("error by entry of the event", fontsize=10)
+    left.set_title("error by entry of the event", fontsize=PANEL_TITLE)
     errors = np.sort(np.asarray(result.errors, float))
     right.plot(np.arange(1, len(errors) + 1), errors, ".", color=DATA, markersize=4)
     _lines(right, result)
-    right.set_title("error by held-out event, sorted", fontsize=10)
+    right.set_title("error by held-out event, sorted", fontsize=PANEL_TITLE)
     right.set_xlabel("event")
-    right.legend(frameon=False, fontsize=8, loc="upper left")
+    right.legend(frameon=False, fontsize=SMALL, loc="upper left")
     return figure
 
 
@@ -70,5 +70,5 @@ def _lines(ax: Axes, result: EventScale) -> None:
                    label=f"decoder noise: {result.own_scale:.3g}")  # fmt: skip
     ax.set_ylim(0, None)
     ax.set_ylim(0, 1.25 * ax.get_ylim()[1])
-    ax.tick_params(labelsize=8)
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=SMALL)
+    open_frame(ax)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numpyro_genprior.diagnostics import Lipschitz
-from numpyro_genprior.plots.style import BAD, DATA, PRIOR, axes, check
+from numpyro_genprior.plots.style import BAD, DATA, PRIOR, axes, check, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,5 +58,5 @@ def lipschitz(result: Lipschitz, *, ax: Axes | None = None) -> Axes:
         ax.plot([], [], " ", label=f"no upper bound ({result.unbounded})")
     ax.set_xlabel("local Lipschitz constant (event units per prior sd)")
     ax.set_ylabel("share of draws below")
-    ax.legend(frameon=False, fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    legend(ax)
     return ax

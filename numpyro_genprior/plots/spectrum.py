@@ -12,7 +12,7 @@ from numpyro_genprior.diagnostics import (
     PosteriorCollapse,
     Sensitivity,
 )
-from numpyro_genprior.plots.style import BAD, DATA, PRIOR, axes, check
+from numpyro_genprior.plots.style import BAD, DATA, PRIOR, TICK, axes, check, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,12 +58,12 @@ def sensitivity_spectrum(sensitivity: Sensitivity, *, ax: Axes | None = None) ->
     ax.set_yscale("log")
     ax.set_ylim(floor / 1.5, max(2.0, 1.6 * shown.max()))
     if (s < floor).any():
-        ax.annotate("at or below", (index[-1], floor), xytext=(0, 6), fontsize=7,
+        ax.annotate("at or below", (index[-1], floor), xytext=(0, 6), fontsize=TICK,
                     textcoords="offset points", ha="right", color=UNDETERMINED)  # fmt: skip
     ax.set_xlabel("direction")
     ax.set_ylabel("prior sd / data resolution, s")
     _whole_numbers(ax)
-    ax.legend(frameon=False, fontsize=8)
+    legend(ax)
     return ax
 
 
@@ -115,11 +115,11 @@ def latent_shrinkage(
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set_ylabel("posterior mean ± sd (prior sd)")
     if len(result.names) <= 20 and any(len(name) for name in result.names):
-        ax.set_xticks(index, result.names[:max_directions], rotation=60, ha="right", fontsize=7)
+        ax.set_xticks(index, result.names[:max_directions], rotation=60, ha="right", fontsize=TICK)
     else:
         ax.set_xlabel("direction")
         _whole_numbers(ax)
-    ax.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+    legend(ax, columns=4)
     return ax
 
 
@@ -164,7 +164,7 @@ def decoder_collapse(result: DecoderCollapse, *, ax: Axes | None = None) -> Axes
         twin.set_ylabel("encoder's KL (nats, points)")
         twin.set_ylim(0, None)
     _whole_numbers(ax)
-    ax.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    legend(ax)
     return ax
 
 
@@ -202,7 +202,7 @@ def jacobian_spectrum(result: EffectiveDimension, *, ax: Axes | None = None) -> 
     ax.set_yscale("log")
     ax.set_xlabel("direction")
     ax.set_ylabel("singular value of the Jacobian")
-    ax.legend(frameon=False, fontsize=8)
+    legend(ax)
     return ax
 
 

@@ -128,7 +128,7 @@ def test_low_rank_has_the_first_directions():
 
 @ngp.latent
 def photons(y, dose):
-    """A decoder that bends, counts, and a law that has no standard normal coordinates."""
+    """A nonlinear decoder, counts, and a normal scale parameter."""
     x = numpyro.sample("x", ngp.GANPrior(lambda z: jnp.sin(z[0] * z) + 2.0, 3))
     gain = numpyro.sample("gain", dist.Normal(1.0, 0.1))
     numpyro.sample("y", dist.Poisson(dose * gain**2 * x).to_event(1), obs=y)
