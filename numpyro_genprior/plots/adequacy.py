@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,9 +96,9 @@ def _direction_title(result: Adequacy) -> str:
     return "part that no latent reaches"
 
 
-def _part(values: ArrayLike | dict[str, ArrayLike], site: str | None) -> np.ndarray:
-    if isinstance(values, dict):
-        if site not in values:
+def _part(values: ArrayLike | Mapping[str, ArrayLike], site: str | None) -> np.ndarray:
+    if isinstance(values, Mapping):
+        if site is None or site not in values:
             raise ValueError(
                 message(
                     "plots.adequacy: several sites are observed",
@@ -150,6 +151,6 @@ def _distribution(ax: Axes, residual: np.ndarray, result: Adequacy) -> None:
     ax.legend(frameon=False, fontsize=SMALL, handlelength=1.2)
 
 
-def _size(residual: ArrayLike | dict[str, ArrayLike]) -> int:
-    parts = residual.values() if isinstance(residual, dict) else [residual]
+def _size(residual: ArrayLike | Mapping[str, ArrayLike]) -> int:
+    parts = residual.values() if isinstance(residual, Mapping) else [residual]
     return sum(int(np.sum(np.asarray(part) != 0)) for part in parts)

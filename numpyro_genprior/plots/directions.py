@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,10 +94,10 @@ def event_directions(
     return figure
 
 
-def _moved(directions: ArrayLike | dict[str, ArrayLike], site: str | None) -> np.ndarray:
+def _moved(directions: ArrayLike | Mapping[str, ArrayLike], site: str | None) -> np.ndarray:
     """Changes of one event, of shape ``(k, size)`` or ``(k, row, col)``."""
-    if isinstance(directions, dict):
-        if site not in directions:
+    if isinstance(directions, Mapping):
+        if site is None or site not in directions:
             raise ValueError(
                 message(
                     "The model has several events",

@@ -182,7 +182,7 @@ class Adequacy(Result):
             f"explained={self.explained:.0%})"
         )
 
-    def plot(self, ax: Axes | None = None, *, site: str | None = None) -> Figure:
+    def plot(self, ax: Axes | None = None, *, site: str | None = None) -> Figure | Axes:
         """Draw `numpyro_genprior.plots.adequacy`, which has several panels.
 
         Parameters

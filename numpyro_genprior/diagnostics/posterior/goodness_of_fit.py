@@ -173,7 +173,8 @@ def missed_by_events(posterior: Posterior, fit: Fit, key: jax.Array) -> jax.Arra
     sites = posterior.sites.data
     values = {n: jnp.asarray(trace[n]["value"]) for n in sites}
 
-    latents = {posterior.sites[n].latent: trace[posterior.sites[n].latent]["value"] for n in names}
+    sites_of_latents = [latent for n in names if (latent := posterior.sites[n].latent) is not None]
+    latents = {latent: trace[latent]["value"] for latent in sites_of_latents}
 
     def means(shifts: dict[str, jax.Array]) -> dict[str, jax.Array]:
         (weight, _, _, *args), kwargs = posterior.arguments

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -308,7 +308,7 @@ def _active_with_noise(
 def _moved(posterior: Posterior, points: jax.Array) -> jax.Array:
     """Standard deviation of the decoded event over its root mean square."""
 
-    def add(sums: Any, point: jax.Array) -> tuple[Any, None]:
+    def add(sums: tuple[jax.Array, ...], point: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
         x = posterior.values(point)["x"]
         return (sums[0] + (x - first), sums[1] + (x - first) ** 2, sums[2] + x**2), None
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jax.typing import ArrayLike
 
@@ -85,7 +85,7 @@ def _bound(
 def _rule(equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any]) -> list[float]:
     """Slopes of the outputs of one equation, from those of its inputs."""
     name = equation.primitive.name
-    if not any(jnp.issubdtype(out.aval.dtype, jnp.inexact) for out in equation.outvars):
+    if not any(jnp.issubdtype(_aval(out).dtype, jnp.inexact) for out in equation.outvars):
         return [math.inf if any(slopes) else 0.0] * len(equation.outvars)  # a step function
     if math.inf in slopes:
         raise UnboundedOperation(f"{name} of a condition on the latent")
@@ -94,6 +94,8 @@ def _rule(equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any])
         if activation is not None:
             return [activation * slopes[0]]
         jaxpr, consts = _inner(equation)
+        if jaxpr is None:
+            raise UnboundedOperation(name)
         known = [
             None if slope else value(atom)
             for atom, slope in zip(equation.invars, slopes, strict=True)
@@ -104,8 +106,8 @@ def _rule(equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any])
     if name in _MOVES:
         repeats = 1.0
         if name == "broadcast_in_dim":
-            size = max(1, equation.invars[0].aval.size)
-            repeats = math.sqrt(equation.outvars[0].aval.size / size)
+            size = max(1, _aval(equation.invars[0]).size)
+            repeats = math.sqrt(_aval(equation.outvars[0]).size / size)
         return [repeats * slopes[0]]
     if name in ("add", "sub", "add_any"):
         return [sum(_broadcast(equation, i, slope) for i, slope in enumerate(slopes))]
@@ -113,11 +115,11 @@ def _rule(equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any])
         return [math.hypot(*slopes)]
     if name in ("max", "min", "select_n", "clamp"):
         inexact = [s for atom, s in zip(equation.invars, slopes, strict=True)
-                   if jnp.issubdtype(atom.aval.dtype, jnp.inexact)]  # fmt: skip
+                   if jnp.issubdtype(_aval(atom).dtype, jnp.inexact)]  # fmt: skip
         moving = [s for s in inexact if s]
         return [max(moving) if len(moving) < 2 else math.hypot(*moving)]
     if name == "reduce_sum":
-        ratio = equation.invars[0].aval.size / max(1, equation.outvars[0].aval.size)
+        ratio = _aval(equation.invars[0]).size / max(1, _aval(equation.outvars[0]).size)
         return [math.sqrt(ratio) * slopes[0]]
     if name in ("mul", "div") and 0.0 in slopes:
         return [_scaled(equation, slopes, value)]
@@ -126,8 +128,12 @@ def _rule(equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any])
     raise UnboundedOperation(name)
 
 
-def _inner(equation: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]]:
-    """The jaxpr that an equation calls, and its constants."""
+def _aval(atom: Atom) -> ShapedArray:
+    return cast(ShapedArray, atom.aval)
+
+
+def _inner(equation: JaxprEqn) -> tuple[Jaxpr | None, Sequence[Any]]:
+    """The jaxpr that an equation calls, and its constants; None if there is none."""
     inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
     return (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
 
@@ -139,9 +145,9 @@ def _activation(
     name, inner = equation.params.get("name"), equation.params.get("jaxpr")
     if name not in _NAMED or any(slopes[1:]):
         return None
-    arguments = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype, weak_type=weak)
+    arguments = [jax.ShapeDtypeStruct(_aval(atom).shape, _aval(atom).dtype, weak_type=weak)
                  for atom in equation.invars
-                 for weak in [getattr(atom.aval, "weak_type", False)]]  # fmt: skip
+                 for weak in [getattr(_aval(atom), "weak_type", False)]]  # fmt: skip
     reference = jax.make_jaxpr(getattr(jax.nn, name))(*arguments).eqns[-1].params.get("jaxpr")
     if str(reference) != str(inner):
         return None
@@ -152,8 +158,8 @@ def _activation(
 
 
 def _broadcast(equation: JaxprEqn, index: int, slope: float) -> float:
-    size = max(1, equation.invars[index].aval.size)
-    return slope * math.sqrt(equation.outvars[0].aval.size / size)
+    size = max(1, _aval(equation.invars[index]).size)
+    return slope * math.sqrt(_aval(equation.outvars[0]).size / size)
 
 
 def _scaled(equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any]) -> float:
