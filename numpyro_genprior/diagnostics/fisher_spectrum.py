@@ -8,11 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from numpyro_genprior.infer.linalg.limits import MAX_DENSE_SPECTRUM, MAX_JACOBIAN
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.infer.whitening import ENTRIES, prior_affine
+from numpyro_genprior.infer.whitening import prior_affine
 
-DENSE = 2048  # largest number of coordinates all of whose directions are found
-RANK = 128  # directions that are found beyond that, when no number is asked for
 OVERSAMPLING, ITERATIONS = 10, 4
 
 
@@ -20,7 +19,7 @@ def all_fit(posterior: Posterior) -> bool:
     """Whether M is small enough to be formed."""
     xi = jax.ShapeDtypeStruct((posterior.size,), jnp.result_type(float))
     rows = jax.eval_shape(posterior.whitened, xi).shape[0]
-    return posterior.size <= DENSE and posterior.size * rows <= ENTRIES
+    return posterior.size <= MAX_DENSE_SPECTRUM and posterior.size * rows <= MAX_JACOBIAN
 
 
 def prior_coordinates(posterior: Posterior, xi: jax.Array) -> Callable[[jax.Array], jax.Array]:

@@ -11,12 +11,10 @@ from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import LowerCholeskyAffine, Transform
 
+from numpyro_genprior.infer.linalg.limits import DEFAULT_RANK, MAX_DENSE_COVARIANCE, MAX_JACOBIAN
 from numpyro_genprior.infer.posterior import Linearised, Posterior
 
-DENSE = 1024  # largest number of coordinates whose covariance is formed
-RANK = 128  # rank beyond that, when none is asked for
 OVERSAMPLING, ITERATIONS = 10, 4
-ENTRIES = 20_000_000  # largest Jacobian that is formed
 
 
 class Spectrum(NamedTuple):
@@ -185,16 +183,16 @@ def fisher_whitening(
     **Fails when** the spectrum falls slowly beyond `rank`: see `Spectrum`.
     """
     at = posterior.linearise(xi)
-    if rank is None and posterior.size <= DENSE:
+    if rank is None and posterior.size <= MAX_DENSE_COVARIANCE:
         return _dense(at)
-    return _low_rank(at, min(posterior.size, RANK if rank is None else rank))
+    return _low_rank(at, min(posterior.size, DEFAULT_RANK if rank is None else rank))
 
 
 def _dense(at: Linearised) -> tuple[LowerCholeskyAffine, Spectrum]:
     size = at.posterior.size
     root = _prior_root(at)
     unit = jnp.eye(size, dtype=at.xi.dtype)
-    if size * at.num_rows <= ENTRIES:
+    if size * at.num_rows <= MAX_JACOBIAN:
         jacobian = jax.vmap(at.matvec, out_axes=1)(unit)
     else:
         gram = jax.lax.map(at.fisher, unit)

@@ -105,10 +105,8 @@ class ByGuide:
         with numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=0):
             guide._setup_prototype(*args)
         starts, _ = draw_starts(guide.posterior, key, NUM_STARTS)
-        at = minimise(guide.posterior, starts)
-        energy = jnp.where(jnp.isfinite(at.energy), at.energy, jnp.inf)
-        best = at.xi[jnp.argmin(energy)]
-        return {f"{guide.prefix}_loc": guide._from_posterior(best)}
+        minima = minimise(guide.posterior, starts)
+        return {f"{guide.prefix}_loc": guide._from_posterior(minima.xi[minima.best])}
 
 
 def choose(

@@ -50,6 +50,7 @@ def solve(
     *,
     error: jax.Array | float,
     relative: float = 0.0,
+    smallest: jax.Array | float = 1.0,
     max_steps: int,
 ) -> Solution:
     """Solve M x = b from x = 0, for M at least the identity.
@@ -63,6 +64,8 @@ def solve(
     error, relative
         Stop when the error e has eᵀMe at most ``error²``, or ``relative²`` times xᵀMx. This is
         in units of N(0, M⁻¹): n stands for one standard deviation in each coordinate.
+    smallest
+        A lower bound of the eigenvalues of M, if they may be below 1.
     max_steps
         Iterations at most.
 
@@ -82,7 +85,7 @@ def solve(
     bound = jnp.asarray(error, right.dtype) ** 2
 
     def near(share: jax.Array, square: jax.Array, gained: jax.Array) -> jax.Array:
-        return share * square <= jnp.maximum(bound, relative**2 * gained)
+        return share * square <= smallest * jnp.maximum(bound, relative**2 * gained)
 
     def iterate(s: _State) -> _State:
         product = metric(s.direction)

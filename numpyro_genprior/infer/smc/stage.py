@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from numpyro_genprior.infer.linalg.limits import MAX_DENSE_PARTICLE_COVARIANCE
 from numpyro_genprior.infer.posterior import Posterior
 
-DENSE = 512  # most coordinates whose covariance is held as a matrix
 SHRINKAGE = 1e-3  # of the particles' correlations, so that the matrix keeps its Cholesky factor
 
 LEAST_MOVES = 2
@@ -198,7 +198,10 @@ def _root(xi: jax.Array, weights: jax.Array, settings: Settings) -> jax.Array:
     centred = xi - (weights @ xi)[None, :]
     variance = weights @ centred**2
     variance = jnp.where(variance > 0, variance, 1.0)
-    if size > DENSE or settings.num_particles * settings.target_ess < 10 * size:
+    if (
+        size > MAX_DENSE_PARTICLE_COVARIANCE
+        or settings.num_particles * settings.target_ess < 10 * size
+    ):
         return jnp.sqrt(variance)
     covariance = (centred * weights[:, None]).T @ centred
     return jnp.linalg.cholesky((1 - SHRINKAGE) * covariance + SHRINKAGE * jnp.diag(variance))
