@@ -133,12 +133,12 @@ def find_map(
     posterior = Posterior(model, args, kwargs, unconstrained=unconstrained)
     if solver is None:
         solver = minimise.default_solver(posterior)
+    if isinstance(solver, optimistix.AbstractLeastSquaresSolver):
+        check_residuals(posterior)
     drawn = _draw(posterior, key, num_starts)
     if isinstance(solver, AbstractModeFinder):
         found = _minimise(posterior, drawn[0], solver, max_steps, progress_bar)
     else:
-        if isinstance(solver, optimistix.AbstractLeastSquaresSolver):
-            check_residuals(posterior)
         found = _minimise_at_once(posterior, drawn[0], solver, max_steps=max_steps)
     remedy = "pass a larger max_steps, or a solver with a larger tolerance"
     return summarise(posterior, drawn, found, solver, remedy)

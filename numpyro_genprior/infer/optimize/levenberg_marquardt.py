@@ -1,4 +1,4 @@
-"""`LevenbergMarquardt`: damped Fisher scoring, also along the kinks of piecewise linear networks."""
+"""`LevenbergMarquardt`: damped Fisher scoring that follows kinks of piecewise linear networks."""
 
 from __future__ import annotations
 
