@@ -16,11 +16,12 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
+    "matplotlib.sphinxext.plot_directive",
     "myst_parser",
     "numpydoc",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "inventories"]
+exclude_patterns = ["_build", "inventories", "_static/mathjax"]
 nitpicky = True
 default_role = "code"
 
@@ -35,6 +36,17 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 copybutton_exclude = ".linenos, .gp, .go"
+
+# MathJax is part of the site: formulas render from a folder, without a network.
+mathjax_path = "mathjax/tex-svg.js"
+mathjax3_config = {"options": {"enableMenu": False}}  # the menu would load further files
+
+# Each script in figures/ draws one picture of a result, when the site is built.
+plot_basedir = "figures"
+plot_formats = [("png", 160)]
+plot_html_show_formats = False
+plot_html_show_source_link = False
+plot_include_source = False
 
 # Each inventory is a text file of a few dozen names, those that the documents refer to. A name that
 # is missing there is a warning, and so an error: add a line.
@@ -89,6 +101,7 @@ DESCRIBED_AT = {
 html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {"navigation_with_keys": True}
 
 

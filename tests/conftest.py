@@ -1,5 +1,18 @@
 """Settings that hold for every test.
 
+Tiers
+    ``pytest`` runs the default tier, on two processes, in minutes; ``pytest --all`` everything:
+    ``@pytest.mark.slow`` marks what the default tier leaves out, because a cheaper test of the same
+    kind stays in it. ``-n 0`` runs in one process (for a debugger)::
+
+        pytest  # default tier
+        pytest - -all  # everything
+
+Compilation
+    Tests compile much and compute little, so XLA's optimisations are off, and programs are kept in
+    pytest's cache folder (``--cache-clear`` empties it), which both processes and later runs read.
+    Environment variables such as ``JAX_DISABLE_MOST_OPTIMIZATIONS=0`` take precedence.
+
 Precision
     The suite runs twice, once in each precision, and a test belongs to one of the two runs::
 
@@ -32,6 +45,7 @@ Randomness
 
 from __future__ import annotations
 
+import os
 import random
 
 import jax
@@ -45,14 +59,34 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 matplotlib.use("Agg")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_configure(config):
+    """Compile fast, and compile each program once. Environment variables take precedence."""
+    settings = {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": str(config.cache.mkdir("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
+
+
 def pytest_collection_modifyitems(config, items):
-    """Keep the tests of this precision that the devices here can run."""
+    """Keep the tests of this tier and this precision that the devices here can run."""
     selected, deselected = [], []
+    everything = config.getoption("--all")
     for item in items:
+        in_tier = everything or item.get_closest_marker("slow") is None
         in_precision = (item.get_closest_marker("float64") is not None) == jax.config.jax_enable_x64
         devices = item.get_closest_marker("devices")
         on_devices = devices is None or jax.device_count() >= devices.args[0]
-        (selected if in_precision and on_devices else deselected).append(item)
+        kept = in_tier and in_precision and on_devices
+        (selected if kept else deselected).append(item)
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = selected

@@ -11,6 +11,7 @@ from numpyro_genprior.plots.spectrum import (
     latent_shrinkage,
     sensitivity_spectrum,
 )
+from numpyro_genprior.plots.tempering import tempering
 
 __all__ = [
     "adequacy",
@@ -23,4 +24,5 @@ __all__ = [
     "posterior_images",
     "sbc_ranks",
     "sensitivity_spectrum",
+    "tempering",
 ]

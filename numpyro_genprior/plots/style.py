@@ -34,13 +34,20 @@ def axes(ax: Axes | None, *, width: float = 6.0, height: float = 3.2) -> Axes:
     return new
 
 
-def check(value: Any, kind: Any, name: str, remedy: str) -> None:
-    """Refuse what is not the result of the diagnostic that a picture draws."""
+def check(
+    value: object,
+    kind: type | tuple[type, ...],
+    name: str,
+    remedy: str,
+    *,
+    room: str = "diagnostics",
+) -> None:
+    """Refuse an object that is not the result which a picture draws."""
     if not isinstance(value, kind):
         raise TypeError(
             message(
-                f"plots.{name} draws the result of a diagnostic",
+                f"plots.{name} draws another kind of result",
                 got=type(value).__name__,
-                remedy=f"pass ngp.diagnostics.{remedy}",
+                remedy=f"pass ngp.{room}.{remedy}",
             )
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,11 @@ from numpyro_genprior.networks.frozen import Frozen, promote
 from numpyro_genprior.priors.latent_distribution import as_latent
 from numpyro_genprior.priors.missing_handler import warn_if_latent_is_ignored
 from numpyro_genprior.priors.prior import Prior
+from numpyro_genprior.priors.stored import StoredPrior
 
 
 class FlowPrior(Prior):
-    """The law of ``x = T(z)`` for an invertible T: a normalizing flow.
+    """The distribution of ``x = T(z)`` for an invertible T: a normalizing flow.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ class FlowPrior(Prior):
         A FlowJAX distribution or bijection, a Distrax bijector, or a NumPyro transform (or
         ``TransformedDistribution``). Its weights are leaves of the prior.
     latent
-        Law of z. None takes the flow's own base law (FlowJAX), or a standard normal. Distrax
+        Distribution of z. None takes the flow's own base (FlowJAX), or a standard normal. Distrax
         bijectors and NumPyro transforms have no shape of their own and need it.
     support
         Where events live. None works it out from the flow, and asks where it cannot.
@@ -41,9 +42,9 @@ class FlowPrior(Prior):
     Raises
     ------
     TypeError
-        When `flow` comes from no library that is known.
+        If `flow` comes from no library that is known.
     ValueError
-        When a latent, condition or support is missing or does not fit, or weights are NaN.
+        If a latent, condition or support is missing or does not fit, or weights are NaN.
 
     Notes
     -----
@@ -110,11 +111,9 @@ class FlowPrior(Prior):
             self._check_shapes()
 
     def _check_shapes(self) -> None:
-        """A flow that broadcasts its latent is no bijection, and its density none of the event."""
-        x = jax.ShapeDtypeStruct(self.event_shape, self.event_dtype)
-        condition = None if self._condition is None else self._condition.abstract
+        """Refuse a flow that broadcasts its latent: it is no bijection."""
         try:
-            z, _ = jax.eval_shape(self._inverse, x, condition)
+            z = jax.eval_shape(self._inverse, *self._abstract_event())
         except NotImplementedError:
             return
         if z.shape != self._latent.event_shape:
@@ -140,7 +139,7 @@ class FlowPrior(Prior):
     def _adapter(self) -> type[Adapter]:
         return ADAPTERS[self._library]
 
-    def _forward(self, z: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
+    def _forward(self, z: jax.Array, condition: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         dtype = self._flow.dtype(z)
         flow = self._flow.promoted(z)
         try:
@@ -156,10 +155,15 @@ class FlowPrior(Prior):
                 )
             ) from error
 
-    def _decode(self, z: jax.Array, condition: Any) -> jax.Array:
+    def _decode(self, z: jax.Array, condition: jax.Array | None) -> jax.Array:
         return self._forward(z, condition)[0]
 
-    def _inverse(self, x: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
+    def _inverse(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
+        return self._inverse_and_log_det(x, condition)[0]
+
+    def _inverse_and_log_det(
+        self, x: jax.Array, condition: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
         dtype = self._flow.dtype(x)
         flow = self._flow.promoted(x)
         try:
@@ -174,8 +178,8 @@ class FlowPrior(Prior):
                 )
             ) from error
 
-    def _log_prob(self, x: jax.Array, condition: Any) -> jax.Array:
-        z, log_det = self._inverse(x, condition)
+    def _log_prob(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
+        z, log_det = self._inverse_and_log_det(x, condition)
         return jnp.asarray(self._latent.log_prob(z)) + log_det
 
     def sample_with_intermediates(
@@ -191,6 +195,16 @@ class FlowPrior(Prior):
     def _log_prob_of_draw(self, *intermediates: jax.Array) -> jax.Array:
         z, log_det = intermediates
         return jnp.asarray(self._latent.log_prob(z)) - log_det
+
+    @classmethod
+    def _from_file(cls, stored: StoredPrior) -> Self:
+        return cls(
+            stored.network("flow"),
+            latent=stored.latent,
+            support=stored.support,
+            condition=stored.condition,
+            validate_args=stored.validate_args,
+        )
 
 
 def _adapter(flow: Any) -> type[Adapter]:

@@ -13,9 +13,9 @@ from numpyro.distributions import Distribution
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.fisher.constant_parameters import known
-from numpyro_genprior.infer.fisher.multivariate import low_rank
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.operators import MarginalNormal
+from numpyro_genprior.priors.low_rank import inverse_root
 
 REMEDY = (
     "pass a minimiser, which is given the energy, e.g. ngp.infer.LevenbergMarquardt(), "
@@ -108,7 +108,7 @@ def _(d: dist.LowRankMultivariateNormal, value: jax.Array, name: str, moving: st
     difference = known(value - d.loc, (d.cov_factor, d.cov_diag), moving)
     factor = jnp.broadcast_to(d.cov_factor, (*difference.shape, d.cov_factor.shape[-1]))
     diagonal = jnp.broadcast_to(d.cov_diag, difference.shape)
-    return jnp.concatenate(low_rank(factor, diagonal, difference), -1)
+    return jnp.concatenate(inverse_root(factor, diagonal, difference), -1)
 
 
 @_gaussian_residuals.register
