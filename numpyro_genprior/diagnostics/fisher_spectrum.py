@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_genprior.infer.linalg.limits import MAX_DENSE_SPECTRUM, MAX_JACOBIAN
+from numpyro_genprior.infer.linalg.subspace_iteration import OVERSAMPLING, leading_subspace
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.infer.whitening import prior_affine
-
-OVERSAMPLING, ITERATIONS = 10, 4
 
 
 def all_fit(posterior: Posterior) -> bool:
@@ -50,9 +49,9 @@ def directions_low_rank(
     """The largest singular values, their directions, and the largest that was left out."""
     size = posterior.size
     width = min(size, rank + OVERSAMPLING)
-    probes = jax.random.normal(jax.random.key(0), (width, size), points.dtype)
-    for _ in range(ITERATIONS):
-        probes = jnp.linalg.qr(_products(posterior, points, probes).T)[0].T
+    probes = leading_subspace(
+        lambda rows: _products(posterior, points, rows), size, width, points.dtype
+    )
     _, singular, rows = jnp.linalg.svd(_triangular(posterior, points, probes))
     discarded = singular[rank] if width > rank else jnp.zeros((), singular.dtype)
     return singular[:rank], rows[:rank] @ probes, discarded

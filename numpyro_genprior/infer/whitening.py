@@ -12,9 +12,12 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import LowerCholeskyAffine, Transform
 
 from numpyro_genprior.infer.linalg.limits import DEFAULT_RANK, MAX_DENSE_COVARIANCE, MAX_JACOBIAN
+from numpyro_genprior.infer.linalg.subspace_iteration import (
+    OVERSAMPLING,
+    leading_subspace,
+    random_probes,
+)
 from numpyro_genprior.infer.posterior import Linearised, Posterior
-
-OVERSAMPLING, ITERATIONS = 10, 4
 
 
 class Spectrum(NamedTuple):
@@ -220,10 +223,7 @@ def _low_rank(at: Linearised, rank: int) -> tuple[LowRankAffine, Spectrum]:
 
     pull = jax.linear_transpose(push, at.xi)
     width = min(size, rank + OVERSAMPLING)
-    white = probes = jax.random.normal(jax.random.key(0), (width, size), dtype)
-    for _ in range(ITERATIONS):
-        images = jax.vmap(lambda v: pull(push(v))[0])(probes)
-        probes = jnp.linalg.qr(images.T)[0].T
+    probes = leading_subspace(jax.vmap(lambda v: pull(push(v))[0]), size, width, dtype)
     rows, singular, _ = jnp.linalg.svd(jax.vmap(push)(probes), full_matrices=False)
     singular = jnp.pad(singular, (0, max(0, width - singular.shape[0])))
     rows = jnp.pad(rows, ((0, 0), (0, max(0, width - rows.shape[1]))))
@@ -232,6 +232,7 @@ def _low_rank(at: Linearised, rank: int) -> tuple[LowRankAffine, Spectrum]:
         at.xi, basis, eigenvalues[:rank], tril=identity.tril, others=identity.others
     )
     discarded = eigenvalues[rank] if width > rank else jnp.zeros((), dtype)
+    white = random_probes(width, size, dtype)
     rest = white - (white @ basis) @ basis.T
     trace = jnp.sum(jax.vmap(push)(rest) ** 2) / width
     return transform, Spectrum(eigenvalues[:rank], discarded, trace)
