@@ -5,14 +5,17 @@ from numpyro_genprior.infer.fisher import register_fisher
 from numpyro_genprior.infer.fisher_nuts import FisherHMC, FisherNUTS
 from numpyro_genprior.infer.laplace import AutoFisherLaplace
 from numpyro_genprior.infer.map import find_map
+from numpyro_genprior.infer.methods import MCMCMethod, SVIMethod
 from numpyro_genprior.infer.mgvi.mgvi import MGVI
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.infer.smc.smc import SMC
 from numpyro_genprior.infer.tempering import ParallelTempering
 
 __all__ = [
+    "MCMCMethod",
     "MGVI",
     "SMC",
+    "SVIMethod",
     "AutoFisherLaplace",
     "EllipticalSlice",
     "FisherHMC",

@@ -9,13 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.calibration.convergence import effective
 from numpyro_genprior.diagnostics.calibration.experiment import Experiment, prepare
+from numpyro_genprior.diagnostics.calibration.inference import Method, choose_method
 from numpyro_genprior.diagnostics.calibration.power_law import Rate, fit_rate
 from numpyro_genprior.diagnostics.calibration.ranked_quantities import Functional, Quantities, Whole
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.laplace import AutoFisherLaplace
+from numpyro_genprior.infer.methods import SVIMethod
 
 
 @dataclass(frozen=True, repr=False)
@@ -157,15 +161,11 @@ def contraction(
     *args: Any,
     ladder: Mapping[str, Sequence[Any]],
     truth: Mapping[str, Any] | None = None,
-    kernel: Callable[..., Any] | None = None,
+    method: Method | None = None,
+    kernel: Callable[..., MCMCKernel] | None = None,
     guide: Callable[..., Any] | None = None,
     functional: Functional | None = None,
     num_replications: int = 32,
-    num_warmup: int = 300,
-    num_draws: int = 127,
-    thin: int = 4,
-    num_steps: int = 2000,
-    optimizer: Any = None,
     observed: str | tuple[str, ...] | None = None,
     batch_size: int | None = None,
     progress_bar: bool = True,
@@ -197,14 +197,15 @@ def contraction(
     truth
         Values of sites, of an event say (``{"x": event}``), or several along a first dimension.
         None: drawn from the prior.
-    kernel, guide
-        As for `sbc`. None: ``guide=ngp.infer.AutoFisherLaplace``.
+    method, kernel, guide
+        As for `sbc`, but all draws of a guide are used. Without any of the three:
+        ``method=SVIMethod(AutoFisherLaplace, num_samples=127)``.
     functional
         A function of a dictionary of sites: what is to contract, an array. None: the events of
         priors; where there is none, the latents.
     num_replications
         Number of data sets at each step.
-    num_warmup, num_draws, thin, num_steps, optimizer, observed, batch_size, progress_bar
+    observed, batch_size, progress_bar
         As for `sbc`.
 
     Returns
@@ -252,14 +253,15 @@ def contraction(
     >>> abs(found.rates["spread"].exponent - 1) < 0.02
     True
     """
+    default = SVIMethod(AutoFisherLaplace, num_samples=127)
+    method = choose_method("contraction", method, kernel, guide, default=default)
     steps, values = _read(ladder)
     base = validation.random_key(key)
     spreads, errors, divergences, finite = [], [], [], []
     for step, value in zip(steps, values, strict=True):
         experiment = prepare(
             "contraction", model, args, {**kwargs, **step}, observed, num_replications,
-            kernel=kernel, guide=guide, num_warmup=num_warmup, num_draws=num_draws, thin=thin,
-            num_steps=num_steps, optimizer=optimizer, default="guide",
+            method,
         )  # fmt: skip
         data_key, run_key = jax.random.split(base)
         given = _given(experiment, truth, num_replications)
@@ -369,10 +371,11 @@ def _moments(
         key, drawn, quantities, batch_size=batch_size, progress_bar=progress_bar, desc=desc
     )
     for batch in batches:
-        values = np.asarray(batch.values, float)
-        at = truth[batch.rows]
-        size = values.shape[1]
-        number = size if experiment.method.independent else effective(values, at)
+        chains, at = np.asarray(batch.values, float), truth[batch.rows]
+        number = experiment.method.num_draws
+        if not experiment.method.independent:
+            number = effective(chains, at)
+        values = chains.reshape(len(chains), -1, chains.shape[-1])
         variance = values.var(1, ddof=1)
         square = (values.mean(1) - at) ** 2 - variance / number
         errors.append(np.sqrt(np.maximum(square.mean(-1), 0)))

@@ -62,29 +62,44 @@ class Health:
         if not self.sound and (self.num_unmixed or self.num_short):
             lines.append(
                 "  chains that are too short look like a wrong posterior: raise num_warmup and "
-                "thin before you blame the model or the method"
+                "num_samples before you blame the model or the method"
             )
         return lines
 
 
 def effective(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Effective numbers of draws of ``(data sets, draws, quantities)``, by Geyer's sequence.
+    """Effective sample sizes by Geyer's sequence, of shape ``(data sets, quantities)``.
 
-    A quantity that no draw and no truth changes has all of them; one stuck elsewhere has one.
+    A quantity constant at the truth gets the number of draws; one constant elsewhere gets 1.
+
+    Parameters
+    ----------
+    values
+        Draws, of shape ``(data sets, chains, draws, quantities)``.
+    truth
+        Of shape ``(data sets, quantities)``.
     """
-    number, draws, size = values.shape
-    flat = np.asarray(values, float).transpose(1, 0, 2).reshape(1, draws, number * size)
+    number, chains, draws, size = values.shape
+    total = chains * draws
     with np.errstate(all="ignore"):
-        ess = np.asarray(effective_sample_size(flat)).reshape(number, size)
-    still = (values == values[:, :1]).all(1)
-    constant = np.where(values[:, 0] == truth, draws, 1)
-    return np.where(still, constant, np.clip(np.nan_to_num(ess, nan=1.0), 1, draws))
+        ess = np.asarray(effective_sample_size(_chains_first(values))).reshape(number, size)
+    first = values[:, 0, 0]
+    still = (values == first[:, None, None]).all((1, 2))
+    constant = np.where(first == truth, total, 1)
+    return np.where(still, constant, np.clip(np.nan_to_num(ess, nan=1.0), 1, total))
 
 
 def unmixed(values: np.ndarray) -> np.ndarray:
-    """For each data set, whether the two halves of its chain disagree for some quantity."""
-    number, draws, size = values.shape
-    flat = np.asarray(values, float).transpose(1, 0, 2).reshape(1, draws, number * size)
+    """For each data set, whether split r_hat is above 1.1 for some quantity.
+
+    `values` has shape ``(data sets, chains, draws, quantities)``.
+    """
     with np.errstate(all="ignore"):
-        r_hat = np.asarray(split_gelman_rubin(flat)).reshape(number, size)
+        r_hat = np.asarray(split_gelman_rubin(_chains_first(values)))
+    r_hat = r_hat.reshape(values.shape[0], values.shape[-1])
     return np.any(np.nan_to_num(r_hat, nan=1.0) > UNMIXED, axis=1)
+
+
+def _chains_first(values: np.ndarray) -> np.ndarray:
+    number, chains, draws, size = values.shape
+    return np.asarray(values, float).transpose(1, 2, 0, 3).reshape(chains, draws, number * size)

@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from numpyro.infer.mcmc import MCMCKernel
 from scipy import stats
 
 from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.calibration.convergence import Health
 from numpyro_genprior.diagnostics.calibration.experiment import prepare
+from numpyro_genprior.diagnostics.calibration.inference import Method, choose_method, limit_draws
 from numpyro_genprior.diagnostics.calibration.ranked_quantities import (
     Functional,
     Quantities,
@@ -131,14 +133,10 @@ def coverage(
     *args: Any,
     events: ArrayLike,
     site: str | None = None,
-    kernel: Callable[..., Any] | None = None,
+    method: Method | None = None,
+    kernel: Callable[..., MCMCKernel] | None = None,
     guide: Callable[..., Any] | None = None,
     levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95),
-    num_warmup: int = 300,
-    num_draws: int = 127,
-    thin: int = 4,
-    num_steps: int = 2000,
-    optimizer: Any = None,
     functionals: Mapping[str, Functional] | None = None,
     observed: str | tuple[str, ...] | None = None,
     level: float = 0.05,
@@ -166,7 +164,7 @@ def coverage(
         Events that training has not seen, of shape ``(number, *shape of the site)``.
     site
         Name of the event's site. None: the only one there is.
-    kernel, guide, num_warmup, num_draws, thin, num_steps, optimizer, observed
+    method, kernel, guide, observed
         As for `sbc`.
     levels
         Probabilities of the intervals.
@@ -240,11 +238,10 @@ def coverage(
                 remedy="leave levels=(0.5, 0.8, 0.9, 0.95)",
             )
         )
+    method = limit_draws(choose_method("coverage", method, kernel, guide))
     experiment = prepare(
-        "coverage", model, args, kwargs, observed, len(held) if held.ndim else 0,
-        kernel=kernel, guide=guide, num_warmup=num_warmup, num_draws=num_draws, thin=thin,
-        num_steps=num_steps, optimizer=optimizer,
-    )  # fmt: skip
+        "coverage", model, args, kwargs, observed, len(held) if held.ndim else 0, method
+    )
     name = event_site(experiment.sites, site, held.shape[1:], "coverage")
     data_key, run_key = jax.random.split(validation.random_key(key))
     drawn = experiment.simulate(data_key, len(held), given={name: held})
@@ -256,8 +253,7 @@ def coverage(
     batches = experiment.run(
         run_key, drawn, quantities, batch_size=batch_size, progress_bar=progress_bar
     )
-    independent = experiment.method.independent
-    found = ranked(batches, truth, num_draws, independent=independent, name="coverage")
+    found = ranked(batches, truth, method, name="coverage")
     distance = np.abs(found.uniform() - 0.5)
     return _summary(quantities, distance, wanted, found.num_draws, level, found.health)
 

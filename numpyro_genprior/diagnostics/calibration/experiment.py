@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from tqdm.auto import tqdm
 
-from numpyro_genprior.diagnostics.calibration.inference import ByGuide, ByKernel, choose
+from numpyro_genprior.diagnostics.calibration.inference import Method
 from numpyro_genprior.diagnostics.calibration.ranked_quantities import Quantities
 from numpyro_genprior.diagnostics.calibration.simulation import (
     Conditioned,
@@ -22,6 +22,7 @@ from numpyro_genprior.diagnostics.calibration.simulation import (
     simulate,
 )
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.methods import MCMCMethod
 
 MEMORY = 2**28  # bytes that a batch may take
 MOST = 64  # data sets in a batch
@@ -36,7 +37,7 @@ class Batch(NamedTuple):
     rows
         Which data sets.
     values
-        Quantities of the draws, of shape ``(data sets, draws, quantities)``.
+        Quantities of the draws, of shape ``(data sets, chains, draws, quantities)``.
     num_divergences
         Of each data set.
     """
@@ -65,7 +66,7 @@ class Experiment:
     name: str
     model: Callable[..., Any]
     sites: Sites
-    method: ByKernel | ByGuide
+    method: Method
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
@@ -179,10 +180,12 @@ class Experiment:
 
     def _batch_size(self, quantities: Quantities, number: int) -> int:
         latents = sum(math.prod(self.sites.shapes[name]) for name in self.sites.latents)
-        samples = self.method.num_samples
-        length = samples + getattr(self.method, "num_warmup", 0)
+        draws = length = self.method.num_draws
+        if isinstance(self.method, MCMCMethod):  # warm-up and what is thinned away take room, too
+            length = self.method.num_warmup + self.method.num_samples
+            length *= self.method.num_chains
         events = sum(map(math.prod, self.sites.shapes.values()))
-        floats = 3 * length * latents + 4 * samples * len(quantities.names) + 64 * events
+        floats = 3 * length * latents + 4 * draws * len(quantities.names) + 64 * events
         return int(np.clip(MEMORY // (4 * floats), 1, min(MOST, number)))
 
 
@@ -220,13 +223,17 @@ def _run(static: Any, keys: Any, data: Any, extra: Any, args: Any, kwargs: Any) 
     conditioned = Conditioned(model)
 
     def one(key: jax.Array, data: Any, extra: Any) -> Any:
-        draws = method(conditioned, sites.latents, key, data, args, kwargs)
+        draws = method.run(conditioned, key, data, args, kwargs)
+        latents = {name: draws.samples[name] for name in sites.latents}
+        shape = next(iter(latents.values())).shape[:2]  # chains, draws
 
         def at(latents: Any) -> jax.Array:
             values = evaluate(model, sites, data, latents, args, kwargs)
             return quantities(values if extra is None else {**values, "extra": extra})
 
-        return jax.lax.map(at, draws.latents, batch_size=16), draws.num_divergences
+        joined = {name: value.reshape(-1, *value.shape[2:]) for name, value in latents.items()}
+        values = jax.lax.map(at, joined, batch_size=16)
+        return values.reshape(*shape, -1), draws.num_divergences
 
     return jax.vmap(one)(keys, data, extra)
 
@@ -238,16 +245,15 @@ def prepare(
     kwargs: dict[str, Any],
     observed: str | tuple[str, ...] | None,
     num_replications: int,
-    **switches: Any,
+    method: Method,
 ) -> Experiment:
     """The experiment of a diagnostic.
 
     Raises
     ------
     ValueError
-        As `choose` and `read_sites` do, and when there are too few replications.
+        As `read_sites` does, and when there are too few replications.
     """
-    method = choose(name, **switches)
     if num_replications < FEWEST:
         raise ValueError(
             message(

@@ -9,10 +9,10 @@ import numpy as np
 
 from numpyro_genprior.diagnostics.calibration.convergence import Health, effective, unmixed
 from numpyro_genprior.diagnostics.calibration.experiment import Batch
+from numpyro_genprior.diagnostics.calibration.inference import MAX_RANKED_DRAWS, MIN_DRAWS, Method
 from numpyro_genprior.diagnostics.calibration.ranks import rank
 from numpyro_genprior.errors import message
 
-LEAST = 15  # ranks go from 0 to this at least
 SHORT = 0.1  # share of replications that may have fewer effective draws than ranks
 
 
@@ -40,9 +40,7 @@ class Ranked:
         return (self.ranks + chance) / (self.num_draws + 1)
 
 
-def ranked(
-    batches: Iterable[Batch], truth: np.ndarray, num_draws: int, *, independent: bool, name: str
-) -> Ranked:
+def ranked(batches: Iterable[Batch], truth: np.ndarray, method: Method, *, name: str) -> Ranked:
     """Rank the truths among evenly spaced draws.
 
     Of independent draws all count. Of a chain, as many as possible of `num_draws`, half of that, a
@@ -54,13 +52,14 @@ def ranked(
     ValueError
         When no replication has finite draws; `name` is the diagnostic's, for the message.
     """
-    rng = np.random.default_rng(0)
+    rng, independent = np.random.default_rng(0), method.independent
+    num_draws = min(MAX_RANKED_DRAWS, method.num_draws)
     ladder = [num_draws]
-    while not independent and (ladder[-1] + 1) // 2 - 1 >= LEAST:
+    while not independent and (ladder[-1] + 1) // 2 - 1 >= MIN_DRAWS:
         ladder.append((ladder[-1] + 1) // 2 - 1)
     ranks, ess, bad, diverging, mixed = [], [], [], [], []
     for batch in batches:
-        values, at = batch.values, truth[batch.rows]
+        values, at = batch.values.reshape(len(batch.rows), -1, truth.shape[1]), truth[batch.rows]
         rungs = []
         for rung in ladder:
             kept = np.linspace(0, values.shape[1] - 1, rung).round().astype(int)
@@ -69,8 +68,8 @@ def ranked(
         bad.append(~np.isfinite(values).all((1, 2)) | ~np.isfinite(at).all(1))
         diverging.append(batch.num_divergences > 0)
         if not independent:
-            ess.append(effective(values, at))
-            mixed.append(unmixed(values))
+            ess.append(effective(batch.values, at))
+            mixed.append(unmixed(batch.values))
     finite = ~np.concatenate(bad)
     every = np.concatenate(ranks)
     if not finite.any():

@@ -8,9 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.calibration.experiment import prepare
+from numpyro_genprior.diagnostics.calibration.inference import Method, choose_method, limit_draws
 from numpyro_genprior.diagnostics.calibration.ranked_quantities import (
     Functional,
     Quantities,
@@ -92,15 +94,11 @@ def sbc(
     model: Callable[..., Any],
     key: jax.Array,
     *args: Any,
-    kernel: Callable[..., Any] | None = None,
+    method: Method | None = None,
+    kernel: Callable[..., MCMCKernel] | None = None,
     guide: Callable[..., Any] | None = None,
     simulate: Callable[..., Any] | None = None,
     num_replications: int = 256,
-    num_warmup: int = 300,
-    num_draws: int = 127,
-    thin: int = 4,
-    num_steps: int = 2000,
-    optimizer: Any = None,
     functionals: Mapping[str, Functional] | None = None,
     observed: str | tuple[str, ...] | None = None,
     level: float = 0.05,
@@ -125,26 +123,19 @@ def sbc(
     args, kwargs
         The model's arguments, data of the right shape among them; their values do not matter.
         Keywords of the names below do not reach the model.
-    kernel
-        A callable of the model that makes a NumPyro kernel: ``NUTS``,
-        ``functools.partial(NUTS, max_tree_depth=6)``, ``ngp.infer.FisherNUTS``. One chain is run
-        for each data set. None, and no guide: NumPyro's NUTS.
-    guide
-        A callable of the model that makes an autoguide, fitted to each data set by SVI;
-        ``ngp.infer.AutoFisherLaplace`` is put at the best mode from four starts instead.
+    method
+        How to infer: an `numpyro_genprior.infer.MCMCMethod` or `numpyro_genprior.infer.SVIMethod`.
+        A truth is ranked among at most 127 draws. A guide makes no more than that; the draws of
+        chains are thinned evenly to 127 and, if needed, to 63, 31 or 15, until nine in ten data
+        sets have that many effective draws of every quantity.
+    kernel, guide
+        Short for ``method=MCMCMethod(kernel)`` and ``method=SVIMethod(guide)``. Without any of the
+        three, the kernel is NumPyro's NUTS.
     simulate
         Another model that simulates the data, with the same arguments and names of sites: to see
         whether a misspecification would show. None: `model`.
     num_replications
         Number of data sets.
-    num_warmup, thin
-        For kernels: draws of warm-up, and how many times `num_draws` are drawn after it.
-    num_draws
-        Most draws that a truth is ranked among; 2ⁿ - 1 is best. Those of a chain are thinned to it
-        evenly, and further, to a half, a quarter ..., until nine in ten chains have that many
-        effective draws of every quantity.
-    num_steps, optimizer
-        Of SVI. None: Adam from 0.05, by a cosine to 0.
     functionals
         Quantities of interest, each a function of a dictionary of all sites (data included), by
         name; arrays count by entry. None: mean, root mean square and up to 16 pixels of each
@@ -215,11 +206,8 @@ def sbc(
     >>> found.verdict  # a linear model, of which it is exact
     'calibrated'
     """
-    experiment = prepare(
-        "sbc", model, args, kwargs, observed, num_replications,
-        kernel=kernel, guide=guide, num_warmup=num_warmup, num_draws=num_draws, thin=thin,
-        num_steps=num_steps, optimizer=optimizer,
-    )  # fmt: skip
+    method = limit_draws(choose_method("sbc", method, kernel, guide))
+    experiment = prepare("sbc", model, args, kwargs, observed, num_replications, method)
     functionals = default_quantities(experiment.sites, functionals)
     quantities = Quantities(functionals, experiment.shapes())
     data_key, run_key = jax.random.split(validation.random_key(key))
@@ -228,6 +216,6 @@ def sbc(
     batches = experiment.run(
         run_key, drawn, quantities, batch_size=batch_size, progress_bar=progress_bar
     )
-    found = ranked(batches, truth, num_draws, independent=experiment.method.independent, name="sbc")
+    found = ranked(batches, truth, method, name="sbc")
     ranks = dict(zip(quantities.names, found.ranks.T, strict=True))
     return SBC.of(ranks, found.num_draws, level, found.health)

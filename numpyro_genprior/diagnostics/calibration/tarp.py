@@ -9,9 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.calibration.experiment import prepare
+from numpyro_genprior.diagnostics.calibration.inference import Method, choose_method, limit_draws
 from numpyro_genprior.diagnostics.calibration.ranked_quantities import Functional, Quantities
 from numpyro_genprior.diagnostics.calibration.ranking import ranked
 from numpyro_genprior.diagnostics.calibration.uniformity_test import (
@@ -78,16 +80,12 @@ def tarp(
     model: Callable[..., Any],
     key: jax.Array,
     *args: Any,
-    kernel: Callable[..., Any] | None = None,
+    method: Method | None = None,
+    kernel: Callable[..., MCMCKernel] | None = None,
     guide: Callable[..., Any] | None = None,
     simulate: Callable[..., Any] | None = None,
     functional: Functional | None = None,
     num_replications: int = 256,
-    num_warmup: int = 300,
-    num_draws: int = 127,
-    thin: int = 4,
-    num_steps: int = 2000,
-    optimizer: Any = None,
     observed: str | tuple[str, ...] | None = None,
     level: float = 0.05,
     batch_size: int | None = None,
@@ -106,12 +104,12 @@ def tarp(
 
     Parameters
     ----------
-    model, key, args, kwargs, kernel, guide, simulate
+    model, key, args, kwargs, method, kernel, guide, simulate
         As for `sbc`.
     functional
         A function of a dictionary of all sites: what distances are taken between, an array. None:
         all latents.
-    num_replications, num_warmup, num_draws, thin, num_steps, optimizer, observed
+    num_replications, observed
         As for `sbc`.
     level
         Probability of calling a posterior miscalibrated when it is not.
@@ -159,11 +157,8 @@ def tarp(
     >>> found.verdict
     'calibrated'
     """
-    experiment = prepare(
-        "tarp", model, args, kwargs, observed, num_replications,
-        kernel=kernel, guide=guide, num_warmup=num_warmup, num_draws=num_draws, thin=thin,
-        num_steps=num_steps, optimizer=optimizer,
-    )  # fmt: skip
+    method = limit_draws(choose_method("tarp", method, kernel, guide))
+    experiment = prepare("tarp", model, args, kwargs, observed, num_replications, method)
     data_key, other_key, run_key = jax.random.split(validation.random_key(key), 3)
     drawn = experiment.simulate(data_key, num_replications, model=simulate)
     others = experiment.simulate(other_key, num_replications, model=simulate)
@@ -187,8 +182,7 @@ def tarp(
         batch_size=batch_size,
         progress_bar=progress_bar,
     )
-    independent = experiment.method.independent
-    found = ranked(batches, distance, num_draws, independent=independent, name="tarp")
+    found = ranked(batches, distance, method, name="tarp")
     ranks = {RANDOM: found.ranks[:, 0], NEAR: found.ranks[:, 1]}
     return TARP.of(ranks, found.num_draws, level, found.health)
 

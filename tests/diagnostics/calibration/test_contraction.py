@@ -16,13 +16,14 @@ import pytest
 import numpyro_genprior as ngp
 from numpyro_genprior.diagnostics import contraction
 from numpyro_genprior.diagnostics.calibration.power_law import fit_rate
+from numpyro_genprior.infer import SVIMethod
 
 SIZE, P = 32, 0.5
 NOISES = [0.3, 0.1, 0.03, 0.01]
-SHORT = {"num_replications": 192, "num_steps": 1, "progress_bar": False}
+SHORT = {"num_replications": 192, "progress_bar": False}
 
 
-def closed_form(alpha, p, truth, noises):
+def closed_form_moments(alpha, p, truth, noises):
     """Expected square of the error of the posterior mean, and its variance, summed."""
     i = np.arange(1, len(truth) + 1.0)
     found = []
@@ -36,6 +37,10 @@ def closed_form(alpha, p, truth, noises):
 
 def smooth(beta, size):
     return np.arange(1, size + 1.0) ** (-0.5 - beta)
+
+
+def closed_form(guide):
+    return SVIMethod(guide, num_steps=1, num_samples=127)
 
 
 class Exact:
@@ -70,7 +75,7 @@ def series(alpha, y, *, noise):
 )
 def test_the_closed_form_has_the_rate_of_theory(alpha, beta, p):
     noises = np.sqrt(10.0 ** -np.arange(7, 13))
-    square = closed_form(alpha, p, smooth(beta, 1_000_000), noises).sum(0)
+    square = closed_form_moments(alpha, p, smooth(beta, 1_000_000), noises).sum(0)
     slope = np.polyfit(np.log(noises), 0.5 * np.log(square), 1)[0]
     assert abs(slope - 2 * min(alpha, beta) / (1 + 2 * alpha + 2 * p)) < 0.01
 
@@ -80,9 +85,15 @@ def test_error_and_spread_are_those_of_the_closed_form(key, beta):
     truth = smooth(beta, SIZE)
     args = (jnp.array(1.0), jnp.zeros(SIZE))
     found = contraction(
-        series, key, *args, ladder={"noise": NOISES}, truth={"x": truth}, guide=Exact, **SHORT
+        series,
+        key,
+        *args,
+        ladder={"noise": NOISES},
+        truth={"x": truth},
+        method=closed_form(Exact),
+        **SHORT,
     )
-    square, variance = closed_form(1.0, P, truth, NOISES) / SIZE
+    square, variance = closed_form_moments(1.0, P, truth, NOISES) / SIZE
     for curve, expected in ((found.error, square), (found.spread, variance)):
         standard_error = (curve**2).std(1, ddof=1) / np.sqrt(curve.shape[1])
         assert np.all(np.abs((curve**2).mean(1) - expected) < 4 * standard_error)
@@ -100,7 +111,8 @@ def test_a_rougher_prior_is_slower_for_a_smooth_truth(key):
     results = [
         contraction(
             series, key, jnp.array(alpha), jnp.zeros(SIZE),
-            ladder={"noise": NOISES}, truth={"x": smooth(3.0, SIZE)}, guide=Exact, **SHORT,
+            ladder={"noise": NOISES}, truth={"x": smooth(3.0, SIZE)}, method=closed_form(Exact),
+            **SHORT,
         )
         for alpha in (0.5, 1.5)
     ]  # fmt: skip
@@ -130,7 +142,7 @@ def test_measurements_that_grow(key):
             return {"x": centre + jax.random.normal(key, sample_shape) / precision**0.5}
 
     ladder = {"n": [100, 1000]}
-    found = contraction(mean, key, ladder=ladder, observed="y", guide=Mean, **SHORT)
+    found = contraction(mean, key, ladder=ladder, observed="y", method=closed_form(Mean), **SHORT)
     assert abs(found.rates["spread"].exponent + 0.5) < 0.03
     assert found.rates["spread"].speed == -found.rates["spread"].exponent
     assert "n^(-0." in repr(found)

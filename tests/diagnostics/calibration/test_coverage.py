@@ -10,6 +10,8 @@ from scipy import stats
 
 import numpyro_genprior as ngp
 from numpyro_genprior.diagnostics import coverage
+from numpyro_genprior.diagnostics.calibration.experiment import prepare
+from numpyro_genprior.infer import SVIMethod
 
 LEVELS = (0.5, 0.9)
 NOISE = 0.7
@@ -40,9 +42,13 @@ def model(scale, y):
     numpyro.sample("y", dist.Normal(x, NOISE).to_event(2), obs=y)
 
 
+def closed_form(guide):
+    return SVIMethod(guide, num_steps=1)
+
+
 def run(scale, **options):
     events = jax.random.normal(jax.random.key(3), (96, 2, 4))
-    settings = {"guide": Exact, "num_steps": 1, "levels": LEVELS, "progress_bar": False}
+    settings = {"method": closed_form(Exact), "levels": LEVELS, "progress_bar": False}
     args = (jnp.array(scale), jnp.zeros((2, 4)))
     return coverage(model, jax.random.key(4), *args, events=events, **{**settings, **options})
 
@@ -83,7 +89,7 @@ def test_intervals_that_are_too_wide_are_called_so():
             with jax.numpy_rank_promotion("allow"):
                 return {"x_latent": centre + 3 * (draws - centre)}
 
-    found = run(1.0, guide=Wide, functionals={"x": lambda sites: sites["x"]})
+    found = run(1.0, method=closed_form(Wide), functionals={"x": lambda sites: sites["x"]})
     assert found.verdict == "too_wide"
     assert np.all(found.coverage["x"] > LEVELS)
 
@@ -100,11 +106,9 @@ def test_an_exact_prior_and_a_vae_take_events(key):
             numpyro.sample("y", dist.Normal(x, 1e-3).to_event(1), obs=y)
 
         events = jnp.arange(80.0).reshape(20, 4)
-        experiment = ngp.diagnostics.inference_runs.prepare(
-            "coverage", seen, (prior, jnp.zeros(4)), {}, None, 20,
-            kernel=None, guide=Exact, num_warmup=0, num_draws=15, thin=1, num_steps=1,
-            optimizer=None,
-        )  # fmt: skip
+        experiment = prepare(
+            "coverage", seen, (prior, jnp.zeros(4)), {}, None, 20, closed_form(Exact)
+        )
         drawn = experiment.simulate(key, 20, given={"x": events})
         np.testing.assert_allclose(drawn["x"], events)
         np.testing.assert_allclose(drawn["y"], events, atol=1e-2)

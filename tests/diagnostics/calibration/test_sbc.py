@@ -15,18 +15,19 @@ from scipy import stats
 
 import numpyro_genprior as ngp
 from numpyro_genprior.diagnostics import sbc, tarp
-from numpyro_genprior.diagnostics.calibration.convergence import Health, effective
+from numpyro_genprior.diagnostics.calibration.convergence import Health, effective, unmixed
 from numpyro_genprior.diagnostics.calibration.experiment import Batch
 from numpyro_genprior.diagnostics.calibration.ranking import ranked
 from numpyro_genprior.diagnostics.calibration.ranks import bands, chi_squared, holm, rank
 from numpyro_genprior.diagnostics.calibration.sbc import SBC
 from numpyro_genprior.diagnostics.calibration.simulation import evaluate, read_sites, simulate
+from numpyro_genprior.infer import MCMCMethod, SVIMethod
 
 MIXING = jnp.array([[1.0, 0.95], [0.95, 1.0]])
 PRIOR = ngp.GANPrior(lambda z: MIXING @ z, 2)
-SMALL = {"num_replications": 64, "num_draws": 63, "progress_bar": False}
-LAPLACE = {**SMALL, "guide": ngp.infer.AutoFisherLaplace, "batch_size": 24}  # exact for linear
-CLOSED = {**SMALL, "num_steps": 1}
+SMALL = {"num_replications": 64, "progress_bar": False}
+EXACT_LAPLACE = SVIMethod(ngp.infer.AutoFisherLaplace, num_samples=63)  # exact if linear
+LAPLACE = {**SMALL, "method": EXACT_LAPLACE, "batch_size": 24}
 
 
 @ngp.latent
@@ -61,6 +62,11 @@ class Ignorant(Exact):
 
     def sample_posterior(self, key, params, *args, sample_shape=()):
         return {"x_latent": jax.random.normal(key, (*sample_shape, 2))}
+
+
+def closed_form(guide):
+    """A method for guides that need no fit."""
+    return SVIMethod(guide, num_steps=1, num_samples=63)
 
 
 # ---- ranks -----------------------------------------------------------------------------------
@@ -98,20 +104,32 @@ def test_holm():
 
 def test_chains_are_thinned_to_what_their_effective_draws_allow(rng):
     """An autoregression with coefficient 0.9 has an effective draw in 19."""
-    step, chains = rng.normal(size=(80, 1024, 1)), np.zeros((80, 1024, 1))
-    chains[:, 0] = step[:, 0]
+    step, chains = rng.normal(size=(80, 1, 1024, 1)), np.zeros((80, 1, 1024, 1))
+    chains[:, :, 0] = step[:, :, 0]
     for t in range(1, 1024):
-        chains[:, t] = 0.9 * chains[:, t - 1] + np.sqrt(1 - 0.81) * step[:, t]
+        chains[:, :, t] = 0.9 * chains[:, :, t - 1] + np.sqrt(1 - 0.81) * step[:, :, t]
     truth = rng.normal(size=(80, 1))
     assert abs(np.median(effective(chains, truth)) / (1024 / 19) - 1) < 0.25
-    chains[3, 5] = np.nan
+    chains[3, 0, 5] = np.nan
     batches = [Batch(np.arange(40), chains[:40], np.zeros(40, int))]
     batches.append(Batch(np.arange(40, 80), chains[40:], np.ones(40, int)))
-    found = ranked(batches, truth, 127, independent=False, name="sbc")
+    found = ranked(batches, truth, MCMCMethod(NUTS, num_samples=1024), name="sbc")
     assert found.num_draws == 31
     assert found.ranks.shape == (79, 1)
     assert (found.health.num_nonfinite, found.health.num_diverging) == (1, 40)
     assert stats.kstest(found.uniform()[:, 0], "uniform").pvalue > 0.01
+
+
+def test_chains_in_different_modes_have_not_mixed(rng):
+    """Each chain alone has a split r_hat near 1; together they do not."""
+    values = rng.normal(size=(5, 2, 400, 1))
+    assert not unmixed(values).any()
+    values[3, 1] += 3.0
+    assert unmixed(values).tolist() == [False, False, False, True, False]
+    truth = np.zeros((5, 1))
+    ess = effective(values, truth)[:, 0]
+    assert ess[3] < 10
+    assert np.all(np.abs(np.delete(ess, 3) / 800 - 1) < 0.5)
 
 
 # ---- inference ---------------------------------------------------------------------------------
@@ -139,23 +157,22 @@ def test_a_wrong_sigma_is_found(key):
 
 
 def test_a_guide_without_correlations_is_too_narrow(key):
-    options = {**SMALL, "num_replications": 128, "num_steps": 400}
-    found = sbc(linear, key, jnp.zeros(2), guide=AutoNormal, **options)
+    options = {**SMALL, "num_replications": 128}
+    method = SVIMethod(AutoNormal, num_steps=400, num_samples=63)
+    found = sbc(linear, key, jnp.zeros(2), method=method, **options)
     assert found.failing["x_latent[0]"] == "posterior too narrow"
 
 
 def test_only_what_depends_on_the_data_finds_that_a_posterior_is_the_prior(key):
-    found = sbc(linear, key, jnp.zeros(2), guide=Ignorant, **CLOSED)
+    found = sbc(linear, key, jnp.zeros(2), method=closed_form(Ignorant), **SMALL)
     assert list(found.failing) == ["log_likelihood"]
 
 
 def test_nuts_passes(key):
     kernel = functools.partial(NUTS, max_tree_depth=4)
+    method = MCMCMethod(kernel, num_warmup=150, num_samples=252)
     functionals = {"gap": lambda sites: sites["x"][0] - sites["y"][0]}
-    found = sbc(
-        linear, key, jnp.zeros(2), kernel=kernel, functionals=functionals, num_warmup=150, thin=4,
-        **SMALL,
-    )  # fmt: skip
+    found = sbc(linear, key, jnp.zeros(2), method=method, functionals=functionals, **SMALL)
     assert found.verdict == "calibrated"
     assert set(found.ranks) == {"gap", "x_latent[0]", "x_latent[1]", "log_likelihood"}
     assert found.health.num_nonfinite == 0
@@ -163,16 +180,25 @@ def test_nuts_passes(key):
 
 
 def test_kernels_on_flat_coordinates_pass(key):
-    kernel = ngp.infer.EllipticalSlice
-    found = sbc(linear, key, jnp.zeros(2), kernel=kernel, num_warmup=50, thin=8, **SMALL)
+    method = MCMCMethod(ngp.infer.EllipticalSlice, num_warmup=50, num_samples=504)
+    found = sbc(linear, key, jnp.zeros(2), method=method, **SMALL)
     assert found.verdict == "calibrated"
 
 
+def test_several_chains_for_each_data_set_pass(key):
+    method = MCMCMethod(
+        functools.partial(NUTS, max_tree_depth=4), num_warmup=150, num_samples=128, num_chains=2
+    )
+    found = sbc(linear, key, jnp.zeros(2), method=method, **SMALL)
+    assert found.verdict == "calibrated"
+    assert found.num_draws >= 31
+
+
 def test_tarp(key):
-    exact = tarp(linear, key, jnp.zeros(2), guide=Exact, **CLOSED)
+    exact = tarp(linear, key, jnp.zeros(2), method=closed_form(Exact), **SMALL)
     assert exact.verdict == "calibrated"
     assert "Jointly calibrated" in repr(exact)
-    prior = tarp(linear, key, jnp.zeros(2), guide=Ignorant, **CLOSED)
+    prior = tarp(linear, key, jnp.zeros(2), method=closed_form(Ignorant), **SMALL)
     assert list(prior.failing) == ["reference by the data"]
     assert "too far from the reference" in repr(prior)
 
@@ -249,9 +275,16 @@ def explodes(y):
         (linear, {"kernel": NUTS(linear)}, TypeError, "Pass kernel=NUTS"),
         (linear, {"guide": AutoNormal(linear)}, TypeError, "Pass guide=AutoNormal"),
         (linear, {"kernel": AutoNormal}, TypeError, "Pass kernel=NUTS"),
-        (linear, {"guide": NUTS, "num_steps": 1}, TypeError, "Pass guide=AutoNormal"),
+        (linear, {"guide": NUTS}, TypeError, "Pass guide=AutoNormal"),
+        (linear, {"method": NUTS}, TypeError, r"Pass method=ngp\.infer\.MCMCMethod"),
+        (linear, {"method": EXACT_LAPLACE, "guide": AutoNormal}, ValueError, "Call it once for"),
         (linear, {"num_replications": 4}, ValueError, "Take 100 or more"),
-        (linear, {"num_draws": 3}, ValueError, "Leave num_draws at its default"),
+        (
+            linear,
+            {"method": MCMCMethod(NUTS, num_samples=3)},
+            ValueError,
+            "Leave num_samples at its",
+        ),
         (linear, {"observed": ("x",)}, ValueError, "Pass data of the right shape"),
         (without_data, {}, ValueError, "name the sites"),
         (discrete, {}, ValueError, "Marginalise it"),
@@ -271,4 +304,4 @@ def test_chains_that_have_not_mixed_are_named_beside_the_verdict():
     assert repr(SBC.of(ranks, 15, 0.05, sound)).startswith("Miscalibrated: 1 of 1")
     said = repr(SBC.of(ranks, 15, 0.05, short))
     assert said.startswith("Miscalibrated, and inference had trouble, which may be why: 1 of 1")
-    assert "raise num_warmup and thin" in said
+    assert "raise num_warmup and num_samples" in said
