@@ -226,10 +226,10 @@ def test_other_tools_read_the_file(path):
         header = json.loads(file.metadata()["numpyro_genprior"])
         np.testing.assert_array_equal(file.get_tensor("scale"), prior.scale)
     assert header == read_header(path)
-    assert header["format_version"] == 1
+    assert header["format_version"] == 2
     assert header["prior"]["family"] == "VAEPrior"
     assert header["prior"]["event_shape"] == [4, 4]
-    assert header["prior"]["latent"] == {"law": "StandardNormal", "shape": [2]}
+    assert header["prior"]["latent"] == {"distribution": "StandardNormal", "shape": [2]}
     assert header["prior"]["networks"]["net"]["architecture"] == "ConvDecoder"
     assert header["prior"]["networks"]["encoder"]["config"]["channels"] == [3]
     assert header["arrays"]["scale"] == "float32[4, 4]"

@@ -82,7 +82,7 @@ class Blurred(ngp.Prior):
     def _decode(self, z, condition):
         return generate(z)
 
-    def _event_law(self, z, condition):
+    def _event_loc_scale(self, z, condition):
         return generate(z), jnp.full(3, SCALE)
 
 
