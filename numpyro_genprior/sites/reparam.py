@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpyro
 from numpyro.distributions import Distribution
 from numpyro.infer.reparam import Reparam
@@ -13,8 +14,11 @@ from numpyro_genprior.priors import Prior, StandardNormal
 from numpyro_genprior.sites.wrappers import rewrap, unwrap
 
 NOISES = (None, "noncentered", "centered", "none")
-LATENT_SITE = "latent_of_prior"
-"""Key of a site's ``infer`` that marks the latents made here, whatever their names."""
+LATENT_OF = "latent_of"
+"""Key of ``infer`` that marks the latents made here. Its value names the event; for a nested
+latent also the events that this event is a latent of: ``("x_latent", "x")``."""
+NOISE_OF = "noise_of"
+"""Key of ``infer`` that marks the decoder noise made here. Its value names the event."""
 
 
 class LatentReparam(Reparam):
@@ -51,6 +55,7 @@ class LatentReparam(Reparam):
                 )
             )
         self.noise, self.explicit = noise, explicit
+        self._outer_events: tuple[str, ...] = ()
 
     def __call__(self, name: str, fn: Distribution, obs: Any) -> tuple[Any, Any]:
         prior: Any = unwrap(fn)
@@ -66,14 +71,14 @@ class LatentReparam(Reparam):
         noise = self._noise(name, prior, obs)
         if obs is not None and noise != "centered":
             raise ValueError(_obs_without_density(name, prior))
-        z = self._latent(f"{name}_latent", rewrap(fn, prior.latent.expand(prior.batch_shape)))
+        z = self._latent(name, rewrap(fn, prior.latent.expand(prior.batch_shape)))
         if noise == "none":
             return None, prior.decode(z)
         if noise == "centered":
             return rewrap(fn, prior.event_given(z)), obs
         white = rewrap(fn, StandardNormal(prior.event_shape).expand(prior.batch_shape))
         loc, scale = prior.event_loc_scale(z)
-        return None, loc + scale * numpyro.sample(f"{name}_noise", white)
+        return None, loc + scale * numpyro.sample(f"{name}_noise", white, infer={NOISE_OF: name})
 
     def _noise(self, name: str, prior: Prior, obs: Any) -> str:
         if prior.density != "conditional":
@@ -89,13 +94,16 @@ class LatentReparam(Reparam):
             )
         return self.noise
 
-    def _latent(self, name: str, law: Distribution) -> Any:
-        nested = unwrap(law)
+    def _latent(self, event: str, latent: Distribution) -> jax.Array:
+        """Sample the latent of an event, by its own latent where it has no density itself."""
+        name, nested = f"{event}_latent", unwrap(latent)
+        events = (event, *self._outer_events)
         if not isinstance(nested, Prior) or not needs_latent(nested, self.explicit):
-            return numpyro.sample(name, law, infer={LATENT_SITE: True})
+            return numpyro.sample(name, latent, infer={LATENT_OF: events})
         inner = LatentReparam(explicit=self.explicit)
-        fn, value = inner(name, law, None)
-        return numpyro.deterministic(name, value) if fn is None else numpyro.sample(name, fn)
+        inner._outer_events = events
+        _, value = inner(name, latent, None)
+        return numpyro.deterministic(name, value)
 
 
 def needs_latent(prior: Prior, explicit: bool) -> bool:

@@ -23,6 +23,15 @@ def unwrap(fn: Any) -> Any:
     return fn
 
 
+def is_masked(fn: Distribution) -> bool:
+    """Whether a mask other than True lies around a distribution."""
+    while isinstance(fn, WRAPPERS):
+        if isinstance(fn, MaskedDistribution) and fn._mask is not True:
+            return True
+        fn = fn.base_dist
+    return False
+
+
 def rewrap(fn: Any, core: Distribution) -> Distribution:
     """Put the wrappers of `fn` around `core`, a law whose batch shape is that of the distribution
     inside `fn`, or already the expanded one.

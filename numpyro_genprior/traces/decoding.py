@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +13,9 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.host_batching import batches, draws_per_batch
 from numpyro_genprior.priors import Prior
 from numpyro_genprior.sites.wrappers import unwrap
-
-BATCH_ELEMENTS = 2**23  # of events on the device at a time, 32 MiB in single precision
 
 
 class Batch(NamedTuple):
@@ -27,22 +25,6 @@ class Batch(NamedTuple):
     count: int
     z: np.ndarray
     condition: np.ndarray | None
-
-
-def draws_at_a_time(caller: str, batch_size: int | None, elements: int) -> int:
-    """The batch size that was asked for, or as many draws of so many numbers as fit."""
-    if batch_size is None:
-        return max(1, BATCH_ELEMENTS // max(elements, 1))
-    if not (isinstance(batch_size, Integral) and batch_size > 0):
-        raise ValueError(
-            message(
-                f"{caller}: batch_size is not a number of draws",
-                expected="a positive integer, or None",
-                got=batch_size,
-                remedy="leave it out to choose by the size of a draw",
-            )
-        )
-    return int(batch_size)
 
 
 class Draws:
@@ -135,21 +117,14 @@ class Draws:
         return array
 
     def _batch_size(self, batch_size: int | None, caller: str) -> int:
-        size = draws_at_a_time(caller, batch_size, math.prod(self.event_shape))
+        size = draws_per_batch(caller, batch_size, math.prod(self.event_shape))
         return max(1, min(size, self.number))
 
     def batches(self) -> Iterator[Batch]:
-        """The draws in batches of one size, the last one padded with its first draw."""
-        for start in range(0, self.number, self.batch_size):
-            stop = min(start + self.batch_size, self.number)
-            condition = None if self._condition is None else self._pad(self._condition[start:stop])
-            yield Batch(start, stop - start, self._pad(self._z[start:stop]), condition)
-
-    def _pad(self, rows: np.ndarray) -> np.ndarray:
-        missing = self.batch_size - rows.shape[0]
-        if missing == 0:
-            return rows
-        return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)])
+        """The draws in batches of one size, the last one padded with its own draws."""
+        for rows in batches(self.number, self.batch_size):
+            condition = None if self._condition is None else rows.take(self._condition)
+            yield Batch(rows.start, rows.count, rows.take(self._z), condition)
 
 
 def _prior(prior: Any, caller: str) -> Prior:

@@ -22,6 +22,7 @@ from numpyro_genprior.diagnostics.calibration.simulation import (
     simulate,
 )
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.host_batching import batches
 from numpyro_genprior.infer.methods import MCMCMethod
 
 MEMORY = 2**28  # bytes that a batch may take
@@ -165,18 +166,16 @@ class Experiment:
         size = math.ceil(number / math.ceil(number / min(size, number)))  # batches alike
         keys = jax.random.split(key, number)
         with tqdm(total=number, desc=desc or self.name, disable=not progress_bar) as bar:
-            for start in range(0, number, size):
-                rows = np.arange(start, min(start + size, number))
-                padded = np.resize(rows, size)  # one shape, one program
-                part = {name: value[padded] for name, value in data.items()}
-                more = None if extra is None else extra[padded]
+            for batch in batches(number, size):
+                part = {name: batch.take(value) for name, value in data.items()}
+                more = None if extra is None else batch.take(extra)
                 found = _run(
                     (self.method, self.model, self.sites, quantities),
-                    keys[padded], part, more, self.args, self.kwargs,
+                    batch.take(keys), part, more, self.args, self.kwargs,
                 )  # fmt: skip
-                values, divergences = (np.asarray(array)[: len(rows)] for array in found)
-                yield Batch(rows, values, divergences)
-                bar.update(len(rows))
+                values, divergences = (np.asarray(array)[: batch.count] for array in found)
+                yield Batch(batch.rows, values, divergences)
+                bar.update(batch.count)
 
     def _batch_size(self, quantities: Quantities, number: int) -> int:
         latents = sum(math.prod(self.sites.shapes[name]) for name in self.sites.latents)
