@@ -214,7 +214,7 @@ class MAPEstimate(Result):
                 "floating-point resolution (does a scale in .values tend to 0?). Curvature there "
                 "says little."
             )
-        others = [p.name for p in self.posterior.layout.places if not p.rule.standard]
+        others = self.posterior.layout.not_standard_normal
         found.append(
             "The location of a mode depends on the coordinates. These are standard normal under "
             "the prior" + (f", but unconstrained for {', '.join(others)}." if others else ".")

@@ -45,8 +45,8 @@ def residuals(xi: Float[Array, " latent"], posterior: Posterior) -> Float[Array,
         If a coordinate is not standard normal, or an observed distribution is none of these; while
         it is differentiated, if a covariance, a transform or a weight depends on latent variables.
     """
-    posterior.require_standard("A least-squares solver")
-    trace = posterior._trace(xi)
+    posterior.require_standard_normal("A least-squares solver")
+    trace = posterior.trace(xi)
     parts = [xi]
     with jax.numpy_rank_promotion("allow"):  # NumPyro's distributions rely on it
         for name in posterior.layout.observed:

@@ -259,7 +259,7 @@ def _start(key: jax.Array, posterior: Posterior, settings: Settings) -> Particle
     try:
         cloud = start(key, posterior, settings)
     except NotImplementedError as error:
-        others = [p.name for p in posterior.layout.places if not p.rule.standard]
+        others = list(posterior.layout.not_standard_normal)
         raise ValueError(
             message(
                 "SMC starts from draws of the prior, and one law cannot be sampled",
