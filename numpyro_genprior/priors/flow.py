@@ -13,7 +13,7 @@ from numpyro.distributions.transforms import ComposeTransform
 
 from numpyro_genprior import validation
 from numpyro_genprior.errors import message
-from numpyro_genprior.flows import ADAPTERS, Adapter, adapter_of
+from numpyro_genprior.flows import ADAPTERS, FlowAdapter, adapter_of
 from numpyro_genprior.flows.support import disagree, is_real
 from numpyro_genprior.networks.frozen import Frozen, promote
 from numpyro_genprior.priors.latent_distribution import as_latent
@@ -92,7 +92,7 @@ class FlowPrior(Prior):
             latent = flow.base_dist if latent is None else latent
             flow = ComposeTransform(list(flow.transforms))
         adapter = _adapter(flow)
-        flow = adapter.opened(flow)
+        flow = adapter.to_pytree(flow)
         self._library = adapter.name
         self._flow = Frozen(flow)
         validation.weights_finite(self._flow, "The flow")
@@ -133,17 +133,17 @@ class FlowPrior(Prior):
         Of Distrax and NumPyro, functions inside of it that hold weights (conditioners,
         autoregressive networks) are replaced by pytrees that are called as they were.
         """
-        return self._adapter.settled(self._flow.net)
+        return self._adapter.recompute_cached(self._flow.net)
 
     @property
-    def _adapter(self) -> type[Adapter]:
+    def _adapter(self) -> FlowAdapter[Any]:
         return ADAPTERS[self._library]
 
     def _forward(self, z: jax.Array, condition: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         dtype = self._flow.dtype(z)
         flow = self._flow.promoted(z)
         try:
-            return self._adapter.forward(flow, promote(z, dtype), condition)
+            return self._adapter.forward_and_log_det(flow, promote(z, dtype), condition)
         except NotImplementedError as error:
             raise NotImplementedError(
                 message(
@@ -167,7 +167,7 @@ class FlowPrior(Prior):
         dtype = self._flow.dtype(x)
         flow = self._flow.promoted(x)
         try:
-            return self._adapter.inverse(flow, promote(x, dtype), condition)
+            return self._adapter.inverse_and_log_det(flow, promote(x, dtype), condition)
         except NotImplementedError as error:
             raise NotImplementedError(
                 message(
@@ -207,7 +207,7 @@ class FlowPrior(Prior):
         )
 
 
-def _adapter(flow: Any) -> type[Adapter]:
+def _adapter(flow: Any) -> FlowAdapter[Any]:
     adapter = adapter_of(flow)
     if adapter is None:
         raise TypeError(
@@ -222,7 +222,7 @@ def _adapter(flow: Any) -> type[Adapter]:
     return adapter
 
 
-def _latent(adapter: type[Adapter], flow: Any, latent: Any) -> Any:
+def _latent(adapter: FlowAdapter[Any], flow: Any, latent: Any) -> Any:
     own = adapter.latent(flow)
     if latent is None:
         if own is None:
@@ -269,7 +269,7 @@ def _check_condition(condition: Any, shape: tuple[int, ...] | None) -> None:
         )
 
 
-def _support(adapter: type[Adapter], flow: Any, latent: Distribution, declared: Any) -> Any:
+def _support(adapter: FlowAdapter[Any], flow: Any, latent: Distribution, declared: Any) -> Any:
     found = adapter.support(flow, latent)
     if declared is None:
         if found is None:

@@ -203,7 +203,7 @@ def _initial_particles(key: jax.Array, posterior: Posterior, settings: Settings)
     try:
         particles = initial_particles(key, posterior, settings)
     except NotImplementedError as error:
-        others = [place.name for place in posterior.layout.places if not place.rule.standard]
+        others = list(posterior.layout.not_standard_normal)
         raise ValueError(
             message(
                 "SMC starts from draws of the prior, and one of its distributions cannot be "
