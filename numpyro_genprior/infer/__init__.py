@@ -10,7 +10,7 @@ from numpyro_genprior.infer.mgvi.mgvi import MGVI
 from numpyro_genprior.infer.optimize.lbfgs import LBFGS
 from numpyro_genprior.infer.optimize.levenberg_marquardt import LevenbergMarquardt
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.infer.smc.smc import SMC
+from numpyro_genprior.infer.smc import SMC
 from numpyro_genprior.infer.tempering import ParallelTempering
 
 __all__ = [
