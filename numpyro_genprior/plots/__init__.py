@@ -8,6 +8,7 @@ from numpyro_genprior.plots.directions import event_directions
 from numpyro_genprior.plots.event_scale import event_scale
 from numpyro_genprior.plots.images import posterior_images
 from numpyro_genprior.plots.lipschitz import lipschitz
+from numpyro_genprior.plots.smc import smc
 from numpyro_genprior.plots.spectrum import (
     decoder_collapse,
     jacobian_spectrum,
@@ -30,5 +31,6 @@ __all__ = [
     "posterior_images",
     "sbc_ranks",
     "sensitivity_spectrum",
+    "smc",
     "tempering",
 ]

@@ -152,7 +152,7 @@ def adequacy(
     'out_of_range'
     """
     _check(num_starts, num_replicates)
-    posterior = Posterior(Tempered(model), (jnp.ones(()), {}, {}, *args), kwargs)
+    posterior = Posterior(Tempered(model), (jnp.ones(()), {}, *args), kwargs)
     keys = jax.random.split(validation.random_key(key), 4)
     starts, _ = _draw(posterior, keys[0], num_starts)
     ends, energy = _descend(posterior, starts)

@@ -82,10 +82,10 @@ class Replicates(NamedTuple):
 @eqx.filter_jit
 def descend(posterior: Posterior, starts: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Ends of the descents from all starts, the row of the best, and its energy."""
-    at = minimise(posterior, starts)
-    energy = jnp.where(jnp.isfinite(at.energy), at.energy, jnp.inf)
-    best = jnp.argmin(energy)
-    return at.xi, best, energy[best]
+    minima = minimise(posterior, starts)
+    best = minima.best
+    energy = minima.energy[best]
+    return minima.xi, best, jnp.where(jnp.isfinite(energy), energy, jnp.inf)
 
 
 @eqx.filter_jit
@@ -173,13 +173,10 @@ def missed_by_events(posterior: Posterior, fit: Fit, key: jax.Array) -> jax.Arra
     sites = posterior.sites.data
     values = {n: jnp.asarray(trace[n]["value"]) for n in sites}
 
-    sites_of_latents = [latent for n in names if (latent := posterior.sites[n].latent) is not None]
-    latents = {latent: trace[latent]["value"] for latent in sites_of_latents}
-
     def means(shifts: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        (weight, _, _, *args), kwargs = posterior.arguments
-        moved = Posterior(posterior.model, (weight, shifts, latents, *args), kwargs)
-        return _scaled_means(moved, trace, values)(fit.xi)
+        (weight, _, *args), kwargs = posterior.arguments
+        shifted = Posterior(posterior.model, (weight, shifts, *args), kwargs)
+        return _scaled_means(shifted, trace, values)(fit.xi)
 
     zero = {n: jnp.zeros_like(trace[n]["value"]) for n in names}
 

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpyro
 from numpyro.primitives import Messenger
 
 
 @dataclass(frozen=True)
 class Tempered:
-    """A model of ``(weight, shifts, latents, *args)``: its likelihood to the power `weight`, events
-    moved by `shifts`.
+    """A model of ``(weight, shifts, *args)``: its likelihood to the power `weight`, events shifted.
 
-    `shifts` maps names of events to arrays that are added to them. `latents` maps the names of
-    their latent sites to values, which have to be given along with a shift.
+    `shifts` maps names of events that are functions of their latent to arrays that are added to
+    them.
 
     Attributes
     ----------
@@ -28,14 +26,9 @@ class Tempered:
     model: Callable[..., Any]
 
     def __call__(
-        self,
-        weight: jax.Array,
-        shifts: Mapping[str, jax.Array],
-        latents: Mapping[str, jax.Array],
-        *args: Any,
-        **kwargs: Any,
+        self, weight: jax.Array, shifts: Mapping[str, jax.Array], *args: Any, **kwargs: Any
     ) -> Any:
-        with _Weighted(weight), _Moved(shifts), numpyro.handlers.substitute(data=dict(latents)):
+        with _Weighted(weight), _Moved(shifts):
             return self.model(*args, **kwargs)
 
 

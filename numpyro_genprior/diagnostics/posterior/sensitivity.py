@@ -11,13 +11,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from numpyro_genprior.diagnostics.fisher_spectrum import (
-    RANK,
     all_fit,
     directions_dense,
     directions_low_rank,
 )
 from numpyro_genprior.diagnostics.posterior.sensitivity_result import Sensitivity
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.linalg.limits import DEFAULT_RANK
 from numpyro_genprior.infer.map_result import MAPEstimate
 from numpyro_genprior.infer.posterior import Posterior
 
@@ -97,7 +97,7 @@ def sensitivity(
     posterior = Posterior(model, args, kwargs)
     points = _points(posterior, values.values if isinstance(values, MAPEstimate) else values)
     if rank is None and not all_fit(posterior):
-        rank = RANK
+        rank = DEFAULT_RANK
     if rank is None or rank >= posterior.size:
         singular, directions = directions_dense(posterior, points)
         return Sensitivity(posterior, points, singular, directions, 0.0)

@@ -14,6 +14,7 @@ from numpyro.distributions import Distribution
 from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.prior.prior_posterior import bare_prior, generator
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.linalg.limits import MAX_JACOBIAN
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.results import Result, dataset
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_FULL_CONDITION = 100.0  # a flow with a larger condition number imitates a manifold
-MAX_ENTRIES = 20_000_000  # of a Jacobian that is formed
 FULL, SINGULAR, MANIFOLD = "full", "singular", "imitates_manifold"
 
 
@@ -217,11 +217,11 @@ def effective_dimension(
         )
     posterior = generator(core)
     event_size = int(np.prod(core.event_shape))
-    if posterior.size * event_size > MAX_ENTRIES:
+    if posterior.size * event_size > MAX_JACOBIAN:
         raise ValueError(
             message(
                 "The Jacobian is too large to form",
-                expected=f"at most {MAX_ENTRIES} entries",
+                expected=f"at most {MAX_JACOBIAN} entries",
                 got=f"{event_size} × {posterior.size}",
                 remedy="use lipschitz, or sensitivity with rank=",
             )

@@ -259,7 +259,7 @@ def _squares(residuals: jax.Array) -> jax.Array:
     return jnp.sum(residuals.reshape(len(residuals), -1) ** 2, 1)
 
 
-@latent(noise="none")
+@latent(noise="omit")
 def _blurred(prior: Prior, scale: jax.Array, x: jax.Array) -> None:
     """A model of an event that the generator meets up to white noise."""
     event = numpyro.sample("x", prior)
@@ -290,8 +290,8 @@ def _project(
     def one(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         x, starts = pair
         posterior = Posterior(_blurred, (prior, scale, x))
-        at = minimise(posterior, starts, max_steps=100)
-        xi = at.xi[jnp.argmin(jnp.where(jnp.isfinite(at.energy), at.energy, jnp.inf))]
+        minima = minimise(posterior, starts, max_steps=100)
+        xi = minima.xi[minima.best]
         linear = posterior.linearise(xi)
         unit = jnp.eye(posterior.size, dtype=xi.dtype)
         fisher = jax.vmap(linear.fisher)(unit)

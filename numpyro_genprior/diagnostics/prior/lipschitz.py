@@ -18,6 +18,7 @@ from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.prior.jaxpr_lipschitz import layer_bound, rectified
 from numpyro_genprior.diagnostics.prior.prior_posterior import bare_prior, generator, prior_draws
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.linalg.subspace_iteration import leading_subspace
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.results import Result, dataset
 
@@ -232,18 +233,15 @@ def _largest_singular_values(
 ) -> jax.Array:
     """Of the Jacobian at each point, by subspace iteration."""
     size = posterior.size
-    start = jax.random.normal(jax.random.key(0), (min(BLOCK_SIZE, size), size), points.dtype)
+    width = min(BLOCK_SIZE, size)
 
     def one(xi: jax.Array) -> jax.Array:
         _, push = jax.linearize(lambda xi: operator(posterior.values(xi)["x"]), xi)
         pull = jax.linear_transpose(push, xi)
 
-        def improve(_: int, block: jax.Array) -> jax.Array:
-            images = jax.vmap(lambda v: pull(push(v))[0])(block)
-            return jnp.linalg.qr(images.T)[0].T
-
-        block = jax.lax.fori_loop(0, NUM_ITERATIONS, improve, jnp.linalg.qr(start.T)[0].T)
-        images = jax.vmap(push)(block).reshape(block.shape[0], -1)
+        products = jax.vmap(lambda v: pull(push(v))[0])
+        block = leading_subspace(products, size, width, xi.dtype, num_iterations=NUM_ITERATIONS)
+        images = jax.vmap(push)(block).reshape(width, -1)
         return jnp.linalg.norm(images, 2)
 
     return jax.lax.map(one, points)
