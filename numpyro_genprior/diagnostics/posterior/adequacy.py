@@ -37,7 +37,7 @@ from numpyro_genprior.diagnostics.posterior.goodness_of_fit import (
 from numpyro_genprior.diagnostics.posterior.handlers import Tempered
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.initial_points import draw_starts
-from numpyro_genprior.infer.posterior import Posterior
+from numpyro_genprior.infer.posterior import Posterior, site_values
 from numpyro_genprior.priors import Prior
 
 MIN_NOISE_P_VALUE = 0.01  # of the structure of a residual that is plainly noise
@@ -308,11 +308,6 @@ def _event_scale(posterior: Posterior, given: ArrayLike | None) -> float | None:
     return float(np.sqrt(np.mean(np.asarray(scales[0]) ** 2)))
 
 
-@eqx.filter_jit
-def _values(posterior: Posterior, xi: jax.Array) -> dict[str, jax.Array]:
-    return posterior.values(xi)
-
-
 def _adequate(posterior: Posterior, fit: Fit, judged: Judgement) -> Adequacy:
     return _result(
         posterior,
@@ -341,7 +336,7 @@ def _result(posterior: Posterior, fit: Fit, judged: Judgement, **conclusions: An
         latent_p_value=judged.latent_p_value,
         residual=next(iter(residual.values())) if single else residual,
         direction=next(iter(direction.values())) if single else direction,
-        values=_values(posterior, fit.xi),
+        values=site_values(posterior, fit.xi),
         **conclusions,
     )
 
