@@ -8,7 +8,7 @@ from numpyro_genprior.infer.map import find_map
 from numpyro_genprior.infer.methods import MCMCMethod, SVIMethod
 from numpyro_genprior.infer.mgvi.mgvi import MGVI
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.infer.smc.smc import SMC
+from numpyro_genprior.infer.smc import SMC
 from numpyro_genprior.infer.tempering import ParallelTempering
 
 __all__ = [

@@ -48,7 +48,7 @@ class CoordinateRule(ABC):
     Arrays have the leading dimensions of the whole site; the law broadcasts against them.
     """
 
-    standard: bool = True
+    standard_normal: bool = True
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other)
@@ -196,7 +196,7 @@ class Gamma(CoordinateRule):
 class Unconstrained(CoordinateRule):
     """NumPyro's own unconstrained coordinates: the prior of ξ is whatever it is."""
 
-    standard = False
+    standard_normal = False
 
     def shape(self, core: Any, value_shape: tuple[int, ...]) -> tuple[int, ...]:
         return biject_to(core.support).inverse_shape(value_shape)
@@ -243,7 +243,7 @@ def rule_of(law: Any, *, unconstrained: bool = False) -> CoordinateRule:
         return Affine()
     if type(core) is dist.MultivariateNormal:
         return Triangular()
-    if isinstance(core, Prior) and core.density == "exact" and rule_of(core.latent).standard:
+    if isinstance(core, Prior) and core.density == "exact" and rule_of(core.latent).standard_normal:
         return Decoded()
     if isinstance(core, dist.TransformedDistribution) and _invertible(core):
         return Transformed()
@@ -262,4 +262,4 @@ def _invertible(core: Any) -> bool:
     known += (dist.transforms.SigmoidTransform, dist.transforms.SoftplusTransform)
     known += (dist.transforms.PowerTransform, dist.transforms.LowerCholeskyAffine)
     plain = all(isinstance(t, known) for t in core.transforms)
-    return plain and rule_of(core.base_dist).standard
+    return plain and rule_of(core.base_dist).standard_normal

@@ -33,18 +33,19 @@ def _encoded(posterior: Posterior, xi: jax.Array) -> list[jax.Array]:
     ]
     if not priors:
         return []
-    trace = posterior._trace(xi)
+    trace = posterior.trace(xi)
     guesses = []
     for prior in priors:
         data = _data_like(prior, posterior, trace)
         places = [
-            place.name
-            for place in posterior.layout.places
-            if place.name.endswith("_latent") and place.value_shape == prior.latent.event_shape
+            part.name
+            for part in posterior.layout.slices
+            if posterior.sites[part.name].role == "latent"
+            and part.value_shape == prior.latent.event_shape
         ]
         if data is None or not places:
             continue
-        values = {p.name: trace[p.name]["value"] for p in posterior.layout.places}
+        values = {p.name: trace[p.name]["value"] for p in posterior.layout.slices}
         values[places[0]] = prior.encode(data)[0]
         guesses.append(posterior.coordinates(values))
     return guesses

@@ -11,9 +11,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
+from numpyro_genprior.sites.model_reader import Site
 from numpyro_genprior.traces.arguments import Arguments
 from numpyro_genprior.traces.dims import Labels
-from numpyro_genprior.traces.model_sites import Site, read_model
+from numpyro_genprior.traces.model_sites import read_run
 from numpyro_genprior.traces.predictive import ModelDraws
 from numpyro_genprior.traces.sources import PosteriorDraws, Request, posterior_draws
 
@@ -209,7 +210,7 @@ class _Run:
         self._draws = None
         if source.model is not None:
             arguments = Arguments(source.args, source.kwargs, traced=source.traced)
-            self.sites, data = read_model(source.model, arguments)
+            self.sites, data = read_run(source.model, arguments)
             self.data = {name: np.asarray(value) for name, value in data.items()}
             self._draws = ModelDraws(source.model, arguments, self.sites, batch_size)
         samples = source.samples

@@ -15,8 +15,9 @@ import numpyro
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.host_batching import Batch, collect, draws_per_batch
 from numpyro_genprior.networks.static import Static
+from numpyro_genprior.sites.likelihood import pointwise_log_likelihood
+from numpyro_genprior.sites.model_reader import Site
 from numpyro_genprior.traces.arguments import Arguments, rebuild
-from numpyro_genprior.traces.model_sites import Site
 
 
 class ModelDraws:
@@ -130,7 +131,7 @@ def _log_likelihood(
 ) -> dict[str, jax.Array]:
     fixed = numpyro.handlers.substitute(model, data=given)
     trace = numpyro.handlers.trace(fixed).get_trace(*args, **kwargs)
-    return {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in names}
+    return {name: pointwise_log_likelihood(trace[name]) for name in names}
 
 
 def _values(

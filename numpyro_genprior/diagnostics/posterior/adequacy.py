@@ -383,7 +383,7 @@ def _event_scale(posterior: Posterior, given: ArrayLike | None) -> float | None:
     leaves = jax.tree.leaves(posterior.arguments, is_leaf=lambda node: isinstance(node, Prior))
     scales = [p.event_scale for p in leaves if isinstance(p, Prior)]
     scales = [scale for scale in scales if scale is not None]
-    noisy = any(place.name.endswith("_noise") for place in posterior.layout.places)
+    noisy = any(site.role == "noise" for site in posterior.sites.values())
     if len(scales) != 1 or noisy:
         return None
     return float(np.sqrt(np.mean(np.asarray(scales[0]) ** 2)))

@@ -196,7 +196,7 @@ def estimate_event_scale(
     )
 
 
-@latent(noise="none")
+@latent(noise="omit")
 def _nearly(prior: Any, scale: Any, x: jax.Array) -> None:
     event = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(event, scale).to_event(x.ndim), obs=x)
