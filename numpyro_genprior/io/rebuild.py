@@ -26,6 +26,7 @@ from numpyro_genprior.io.distributions import DISTRIBUTIONS, make_support
 from numpyro_genprior.io.errors import PriorFileError, StructureError, TemplateRequiredError
 from numpyro_genprior.networks import architectures as networks
 from numpyro_genprior.networks.architectures import ARCHITECTURES
+from numpyro_genprior.networks.frozen import Frozen
 from numpyro_genprior.priors.prior import Prior
 from numpyro_genprior.priors.standard_normal import StandardNormal
 
@@ -137,7 +138,7 @@ class _Stored:
     def static(self, field: str) -> Any:
         return self.description["static"][field]
 
-    def network(self, field: str) -> PyTree | None:
+    def network(self, field: str) -> Frozen | None:
         entry = self.description["networks"].get(field)
         if entry is None:
             return None
@@ -151,7 +152,7 @@ class _Stored:
                 needs_like(f"the architecture {architecture} of its {field} is not registered here")
             )
         skeleton = _skeleton(architecture, entry["config"])
-        return flatten.fill(skeleton, self.arrays, name=self._path(field))
+        return Frozen(flatten.fill(skeleton, self.arrays, name=self._path(field)))
 
     def _path(self, field: str) -> str:
         return f"{self.name}.{field}" if self.name else field

@@ -6,6 +6,7 @@ from numpyro_genprior.plots.contraction import contraction
 from numpyro_genprior.plots.directions import event_directions
 from numpyro_genprior.plots.images import posterior_images
 from numpyro_genprior.plots.moments import event_moments
+from numpyro_genprior.plots.smc import smc
 from numpyro_genprior.plots.spectrum import (
     decoder_collapse,
     jacobian_spectrum,
@@ -26,5 +27,6 @@ __all__ = [
     "posterior_images",
     "sbc_ranks",
     "sensitivity_spectrum",
+    "smc",
     "tempering",
 ]

@@ -46,7 +46,7 @@ class StoredPrior(Protocol):
         ...
 
     def network(self, field: str) -> Any:
-        """A network that ``pytree_data_fields`` has as `Frozen`, or None if the field was None."""
+        """A `Frozen` network among ``pytree_data_fields``, or None if the field was None."""
         ...
 
     def static(self, field: str) -> Any:
