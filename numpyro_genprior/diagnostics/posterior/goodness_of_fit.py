@@ -153,9 +153,7 @@ def missed_by_events(posterior: Posterior, fit: Fit, key: jax.Array) -> jax.Arra
 
     def means(moved: dict[str, jax.Array]) -> Any:
         (weight, _, *args), kwargs = posterior.arguments
-        latents = {n: trace[posterior.sites[n].latent]["value"] for n in moved}
-        pairs = {n: (shift, latents[n]) for n, shift in moved.items()}
-        other = Posterior(posterior.model, (weight, pairs, *args), kwargs)
+        other = Posterior(posterior.model, (weight, moved, *args), kwargs)
         return _scaled_means(other, trace, values)(fit.xi)
 
     zero = {n: jnp.zeros_like(trace[n]["value"]) for n in names}
