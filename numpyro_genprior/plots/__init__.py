@@ -5,6 +5,7 @@ from numpyro_genprior.plots.calibration import coverage, sbc_ranks
 from numpyro_genprior.plots.contraction import contraction
 from numpyro_genprior.plots.directions import event_directions
 from numpyro_genprior.plots.images import posterior_images
+from numpyro_genprior.plots.moments import event_moments
 from numpyro_genprior.plots.smc import smc
 from numpyro_genprior.plots.spectrum import (
     decoder_collapse,
@@ -20,6 +21,7 @@ __all__ = [
     "coverage",
     "decoder_collapse",
     "event_directions",
+    "event_moments",
     "jacobian_spectrum",
     "latent_shrinkage",
     "posterior_images",
