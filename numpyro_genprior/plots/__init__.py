@@ -6,6 +6,8 @@ from numpyro_genprior.plots.contraction import contraction
 from numpyro_genprior.plots.directions import event_directions
 from numpyro_genprior.plots.images import posterior_images
 from numpyro_genprior.plots.losses import losses
+from numpyro_genprior.plots.moments import event_moments
+from numpyro_genprior.plots.smc import smc
 from numpyro_genprior.plots.spectrum import (
     decoder_collapse,
     jacobian_spectrum,
@@ -20,11 +22,13 @@ __all__ = [
     "coverage",
     "decoder_collapse",
     "event_directions",
+    "event_moments",
     "jacobian_spectrum",
     "latent_shrinkage",
     "losses",
     "posterior_images",
     "sbc_ranks",
     "sensitivity_spectrum",
+    "smc",
     "tempering",
 ]

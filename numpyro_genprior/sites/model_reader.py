@@ -293,7 +293,7 @@ def _site(trace: Trace, name: str, links: _Links) -> Site:
         discrete=fn is not None and _is_discrete(fn),
         masked=fn is not None and is_masked(fn),
         scaled=site.get("scale") is not None and site["type"] == "sample",
-        in_scan=bool(site.get("_control_flow_done", False)),
+        in_scan=site.get("_control_flow_done") is True,
         full_size=site["args"][0] if site["type"] == "plate" else None,
         event=links.event_of_latent.get(name) or links.event_of_noise.get(name),
         latent=links.latent.get(name),

@@ -68,10 +68,10 @@ class Replicates(NamedTuple):
 @eqx.filter_jit
 def descend(posterior: Posterior, starts: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Where starts end, the row of the best, and its energy."""
-    at = minimise(posterior, starts)
-    energy = jnp.where(jnp.isfinite(at.energy), at.energy, jnp.inf)
-    best = jnp.argmin(energy)
-    return at.xi, best, energy[best]
+    minima = minimise(posterior, starts)
+    best = minima.best
+    energy = minima.energy[best]
+    return minima.xi, best, jnp.where(jnp.isfinite(energy), energy, jnp.inf)
 
 
 @eqx.filter_jit
@@ -153,9 +153,7 @@ def missed_by_events(posterior: Posterior, fit: Fit, key: jax.Array) -> jax.Arra
 
     def means(moved: dict[str, jax.Array]) -> Any:
         (weight, _, *args), kwargs = posterior.arguments
-        latents = {n: trace[posterior.sites[n].latent]["value"] for n in moved}
-        pairs = {n: (shift, latents[n]) for n, shift in moved.items()}
-        other = Posterior(posterior.model, (weight, pairs, *args), kwargs)
+        other = Posterior(posterior.model, (weight, moved, *args), kwargs)
         return _scaled_means(other, trace, values)(fit.xi)
 
     zero = {n: jnp.zeros_like(trace[n]["value"]) for n in names}

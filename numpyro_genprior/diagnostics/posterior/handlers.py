@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpyro
 from numpyro.primitives import Messenger
 
 
 @dataclass(frozen=True)
 class Tempered:
-    """A model of ``(weight, moved, *args)``: the likelihood to a power, events plus something.
+    """A model of ``(weight, shifts, *args)``: the likelihood to a power, and events shifted.
 
-    `moved` holds for names of events a pair: what is added, and the value of the latent, which has
-    to be given along with it.
+    `shifts` holds, by name of an event that is a function of its latent, what is added to it.
 
     Attributes
     ----------
@@ -26,10 +24,10 @@ class Tempered:
 
     model: Callable[..., Any]
 
-    def __call__(self, weight: jax.Array, moved: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        shifts = {name: shift for name, (shift, _) in moved.items()}
-        latents = {f"{name}_latent": latent for name, (_, latent) in moved.items()}
-        with _Weighted(weight), _Moved(shifts), numpyro.handlers.substitute(data=latents):
+    def __call__(
+        self, weight: jax.Array, shifts: dict[str, jax.Array], *args: Any, **kwargs: Any
+    ) -> Any:
+        with _Weighted(weight), _Moved(shifts):
             return self.model(*args, **kwargs)
 
 
