@@ -5,6 +5,7 @@ from numpyro_genprior.plots.calibration import coverage, sbc_ranks
 from numpyro_genprior.plots.contraction import contraction
 from numpyro_genprior.plots.directions import event_directions
 from numpyro_genprior.plots.images import posterior_images
+from numpyro_genprior.plots.losses import losses
 from numpyro_genprior.plots.moments import event_moments
 from numpyro_genprior.plots.smc import smc
 from numpyro_genprior.plots.spectrum import (
@@ -24,6 +25,7 @@ __all__ = [
     "event_moments",
     "jacobian_spectrum",
     "latent_shrinkage",
+    "losses",
     "posterior_images",
     "sbc_ranks",
     "sensitivity_spectrum",
