@@ -8,6 +8,8 @@ from numpyro_genprior.plots.directions import event_directions
 from numpyro_genprior.plots.event_scale import event_scale
 from numpyro_genprior.plots.images import posterior_images
 from numpyro_genprior.plots.lipschitz import lipschitz
+from numpyro_genprior.plots.losses import losses
+from numpyro_genprior.plots.moments import event_moments
 from numpyro_genprior.plots.smc import smc
 from numpyro_genprior.plots.spectrum import (
     decoder_collapse,
@@ -24,10 +26,12 @@ __all__ = [
     "coverage",
     "decoder_collapse",
     "event_directions",
+    "event_moments",
     "event_scale",
     "jacobian_spectrum",
     "latent_shrinkage",
     "lipschitz",
+    "losses",
     "posterior_images",
     "sbc_ranks",
     "sensitivity_spectrum",
