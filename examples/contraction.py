@@ -104,7 +104,7 @@ def model(prior: Any, seen: Any, y: Any = None, *, noise: Any) -> None:
 
 # %%
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the ladder under both priors."""
+    """Run the schedule under both priors."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of the figure")
     parser.add_argument("--smoke", action="store_true", help="small and quick")
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             prior,
             seen,
             jnp.zeros(size),
-            ladder={"noise": noises},
+            schedule={"noise": noises},
             truth={"x": truth},
             num_replications=replications,
         )
@@ -137,12 +137,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         f"\nTheory, without end: noise^{theory:.2f} for the series, noise^{slow:.2f} for the flow"
     )
     print(found["coupling flow"].compare(found["Gaussian series"]))
-    draw(found, theory, options.out / "contraction.png")
+    exponents = {"Gaussian series": theory, "coupling flow": slow}
+    draw(found, exponents, options.out / "contraction.png")
     return found
 
 
-def draw(found: dict[str, Any], theory: float, path: Path) -> None:
-    """Radius against noise for each prior, with the slope of theory."""
+def draw(found: dict[str, Any], theory: dict[str, float], path: Path) -> None:
+    """Radius against noise for each prior, with the slopes of the theory."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -15,12 +15,20 @@ from scipy import stats
 
 import numpyro_genprior as ngp
 from numpyro_genprior.diagnostics import sbc, tarp
-from numpyro_genprior.diagnostics.calibration.convergence import Health, effective, unmixed
+from numpyro_genprior.diagnostics.calibration.convergence import (
+    Convergence,
+    effective_draws,
+    unmixed,
+)
 from numpyro_genprior.diagnostics.calibration.experiment import Batch
-from numpyro_genprior.diagnostics.calibration.ranking import ranked
-from numpyro_genprior.diagnostics.calibration.ranks import bands, chi_squared, holm, rank
+from numpyro_genprior.diagnostics.calibration.ranks import Ranks, jittered, rank, rank_truths
 from numpyro_genprior.diagnostics.calibration.sbc import SBC
 from numpyro_genprior.diagnostics.calibration.simulation import evaluate, read_sites, simulate
+from numpyro_genprior.diagnostics.calibration.uniformity_test import (
+    chi_squared,
+    simultaneous_bands,
+)
+from numpyro_genprior.diagnostics.multiple_testing import holm
 from numpyro_genprior.infer import MCMCMethod, SVIMethod
 
 MIXING = jnp.array([[1.0, 0.95], [0.95, 1.0]])
@@ -75,7 +83,7 @@ def closed_form(guide):
 @pytest.mark.parametrize(("replications", "draws"), [(64, 63), (200, 15)])
 def test_tests_of_uniform_ranks_have_their_level(rng, replications, draws):
     sets = {str(i): rng.integers(0, draws + 1, replications) for i in range(800)}
-    found = bands(sets, draws, 0.1)
+    found = simultaneous_bands(sets, draws, 0.1)
     rate = np.array(
         [
             np.mean(list(found.outside.values())),
@@ -109,15 +117,15 @@ def test_chains_are_thinned_to_what_their_effective_draws_allow(rng):
     for t in range(1, 1024):
         chains[:, :, t] = 0.9 * chains[:, :, t - 1] + np.sqrt(1 - 0.81) * step[:, :, t]
     truth = rng.normal(size=(80, 1))
-    assert abs(np.median(effective(chains, truth)) / (1024 / 19) - 1) < 0.25
+    assert abs(np.median(effective_draws(chains, truth)) / (1024 / 19) - 1) < 0.25
     chains[3, 0, 5] = np.nan
     batches = [Batch(np.arange(40), chains[:40], np.zeros(40, int))]
     batches.append(Batch(np.arange(40, 80), chains[40:], np.ones(40, int)))
-    found = ranked(batches, truth, MCMCMethod(NUTS, num_samples=1024), name="sbc")
+    found = rank_truths(batches, truth, MCMCMethod(NUTS, num_samples=1024), name="sbc")
     assert found.num_draws == 31
     assert found.ranks.shape == (79, 1)
-    assert (found.health.num_nonfinite, found.health.num_diverging) == (1, 40)
-    assert stats.kstest(found.uniform()[:, 0], "uniform").pvalue > 0.01
+    assert (found.convergence.num_nonfinite, found.convergence.num_diverging) == (1, 40)
+    assert stats.kstest(jittered(found.ranks, 31)[:, 0], "uniform").pvalue > 0.01
 
 
 def test_chains_in_different_modes_have_not_mixed(rng):
@@ -127,7 +135,7 @@ def test_chains_in_different_modes_have_not_mixed(rng):
     values[3, 1] += 3.0
     assert unmixed(values).tolist() == [False, False, False, True, False]
     truth = np.zeros((5, 1))
-    ess = effective(values, truth)[:, 0]
+    ess = effective_draws(values, truth)[:, 0]
     assert ess[3] < 10
     assert np.all(np.abs(np.delete(ess, 3) / 800 - 1) < 0.5)
 
@@ -143,8 +151,8 @@ def test_an_exact_guide_passes(key):
     }  # fmt: skip
     assert all(r.shape == (64,) for r in found.ranks.values())
     assert found.num_draws == 63
-    assert "as far as 64 replications can tell" in repr(found)
-    assert "Says nothing of" in repr(found)
+    assert "as far as 64 replications can tell" in str(found)
+    assert "Says nothing of" in str(found)
 
 
 def test_a_wrong_sigma_is_found(key):
@@ -153,7 +161,7 @@ def test_a_wrong_sigma_is_found(key):
     assert found.failing["x[0]"] == "posterior too narrow"
     assert found.simultaneous.outside["x[0]"]
     assert found.p_values["x[0]"] < 1e-3
-    assert "log_likelihood" in repr(found)
+    assert "log_likelihood" in str(found)
 
 
 def test_a_guide_without_correlations_is_too_narrow(key):
@@ -175,8 +183,8 @@ def test_nuts_passes(key):
     found = sbc(linear, key, jnp.zeros(2), method=method, functionals=functionals, **SMALL)
     assert found.verdict == "calibrated"
     assert set(found.ranks) == {"gap", "x_latent[0]", "x_latent[1]", "log_likelihood"}
-    assert found.health.num_nonfinite == 0
-    assert found.health.ess > 15
+    assert found.convergence.num_nonfinite == 0
+    assert found.convergence.ess > 15
 
 
 def test_kernels_on_flat_coordinates_pass(key):
@@ -197,10 +205,10 @@ def test_several_chains_for_each_data_set_pass(key):
 def test_tarp(key):
     exact = tarp(linear, key, jnp.zeros(2), method=closed_form(Exact), **SMALL)
     assert exact.verdict == "calibrated"
-    assert "Jointly calibrated" in repr(exact)
+    assert "Jointly calibrated" in str(exact)
     prior = tarp(linear, key, jnp.zeros(2), method=closed_form(Ignorant), **SMALL)
     assert list(prior.failing) == ["reference by the data"]
-    assert "too far from the reference" in repr(prior)
+    assert "too far from the reference" in str(prior)
 
 
 # ---- simulation --------------------------------------------------------------------------------
@@ -299,9 +307,51 @@ def test_errors_say_what_to_do(key, model, options, error, match):
 
 
 def test_chains_that_have_not_mixed_are_named_beside_the_verdict():
-    ranks = {"x_latent[0]": np.zeros(64, int)}
-    sound, short = Health(64, 0, 0, 0, 0, 15.0), Health(64, 0, 0, 50, 40, 4.0)
-    assert repr(SBC.of(ranks, 15, 0.05, sound)).startswith("Miscalibrated: 1 of 1")
-    said = repr(SBC.of(ranks, 15, 0.05, short))
-    assert said.startswith("Miscalibrated, and inference had trouble, which may be why: 1 of 1")
-    assert "raise num_warmup and num_samples" in said
+    def result(convergence):
+        ranks = Ranks(np.zeros((64, 1), int), 15, convergence)
+        return SBC.of(ranks, ["x_latent[0]"], 0.05)
+
+    good = result(Convergence(64, 0, 0, 0, 0, 15.0))
+    assert str(good).startswith("Miscalibrated: 1 of 1")
+    assert good.warnings == ()
+    short = result(Convergence(64, 0, 0, 50, 40, 4.0))
+    start = "Miscalibrated, which may be due to inference trouble: 1 of 1"
+    assert str(short).startswith(start)
+    assert short.warnings[0] == "50 of 64 replications had a split r_hat above 1.1."
+    assert "raise num_warmup and num_samples" in short.warnings[-1]
+    assert all(warning in str(short) for warning in short.warnings)
+
+
+# ---- results -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ranked(rng):
+    narrow = (rng.beta(0.4, 0.4, 256) * 128).astype(int)
+    ranks = np.stack([rng.integers(0, 128, 256), narrow], axis=1)
+    return SBC.of(Ranks(ranks, 127, Convergence(256, 0, 0, 0, 0, 127.0)), ["good", "x/y[0]"], 0.05)
+
+
+def test_a_result_as_a_data_set(ranked):
+    assert repr(ranked) == (
+        "SBC(verdict='miscalibrated', quantities=2, failing=1, replications=256)"
+    )
+    data = ranked.to_dataset()
+    assert dict(data.sizes) == {"quantity": 2, "replication": 256, "point": 127}
+    np.testing.assert_array_equal(data["rank"].sel(quantity="good"), ranked.ranks["good"])
+    assert data.adjusted_p_value.sel(quantity="x/y[0]") == ranked.adjusted["x/y[0]"]
+
+
+def test_a_result_as_what_the_plots_of_arviz_read(ranked):
+    pit = ranked.to_datatree()["prior_sbc"].to_dataset()
+    assert set(pit) == {"good", "x|y[0]"}
+    assert dict(pit.sizes) == {"chain": 1, "draw": 256}
+    for name, variable in zip(ranked.ranks, pit.data_vars.values(), strict=True):
+        np.testing.assert_array_equal(np.floor(variable[0] * 128), ranked.ranks[name])
+    assert stats.kstest(pit["good"].values[0], "uniform").pvalue > 0.01
+
+
+def test_arviz_draws_it(ranked):
+    arviz_plots = pytest.importorskip("arviz_plots")
+    drawn = arviz_plots.plot_ecdf_pit(ranked.to_datatree(), backend="none")
+    assert set(drawn.viz.children["ecdf_lines"].data_vars) == {"good", "x|y[0]"}
