@@ -8,7 +8,7 @@ import pathlib
 import sys
 import zipfile
 
-EXTRAS = ("blackjax", "diffrax", "distrax", "flax", "onnx", "sklearn")
+EXTRAS = ("blackjax", "distrax", "flax", "sklearn")
 WHERE_USED = ("arviz", "haiku", "matplotlib", *EXTRAS)
 
 

@@ -87,7 +87,7 @@ def by_hand(net: Any, start: jax.Array, y: jax.Array) -> None:
     numpyro.sample("y", dist.Normal(x, NOISE).to_event(y.ndim), obs=y)
 
 
-@partial(ngp.latent, noise="none")
+@partial(ngp.latent, noise="omit")
 def with_prior(prior: Any, start: jax.Array, y: jax.Array) -> None:
     x = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(x, NOISE).to_event(y.ndim), obs=y)

@@ -41,7 +41,7 @@ class Case:
 def _two_models(size: int, observe: Callable[[Any, Any], None]) -> tuple[Any, Any]:
     """A model of a prior, and one of a network by hand, with the same observation."""
 
-    @partial(ngp.latent, noise="none", explicit=True)
+    @partial(ngp.latent, noise="omit", explicit=True)
     def ours(prior: Any, y: Any) -> None:
         observe(numpyro.sample("x", prior), y)
 

@@ -33,7 +33,7 @@ HIDDEN, NOISE, SEEN = 10, 0.2, 1e-3
 
 
 # %%
-@ngp.latent(noise="none")
+@ngp.latent(noise="omit")
 def model(prior: Any, rows: jax.Array, y: Any = None) -> None:
     x: Any = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(x[rows], NOISE).to_event(2), obs=y)

@@ -32,9 +32,9 @@ DIGITS = Path(__file__).parent / "data" / "digits.npz"
 NOISE, FIRST, HIDDEN = 0.2, 9, 10
 
 
-# %% One model for all: `noise="none"` takes the VAE's image without its decoder noise, and
+# %% One model for all: `noise="omit"` takes the VAE's image without its decoder noise, and
 # `explicit=True` gives the Gaussian a latent, too.
-@ngp.latent(noise="none", explicit=True)
+@ngp.latent(noise="omit", explicit=True)
 def model(prior: Any, rows: jax.Array, y: Any = None) -> None:
     x: Any = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(x[rows], NOISE).to_event(2), obs=y)

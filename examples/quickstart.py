@@ -49,9 +49,9 @@ def instrument(image: Any) -> Any:
     return blur[:14] @ image @ blur.T
 
 
-# %% The model: ordinary NumPyro. Any prior over 28×28 images will do. `noise="none"` makes x the
+# %% The model: ordinary NumPyro. Any prior over 28×28 images will do. `noise="omit"` makes x the
 # decoder's mean, its noise being part of MISFIT; `explicit=True` gives exact priors a latent, too.
-@ngp.latent(noise="none", explicit=True)
+@ngp.latent(noise="omit", explicit=True)
 def model(prior: Any, y: Any = None) -> None:
     x = numpyro.sample("x", prior)
     error = math.hypot(SENSOR, MISFIT)

@@ -32,13 +32,13 @@ LEVELS = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
 
 
 # %% Two models that differ in a line.
-@ngp.latent(noise="none")
+@ngp.latent(noise="omit")
 def literal(prior: Any, A: Any, scale: Any, y: Any = None) -> None:
     x = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(A(x), NOISE).to_event(1), obs=y)
 
 
-@ngp.latent(noise="none")
+@ngp.latent(noise="omit")
 def marginal(prior: Any, A: Any, scale: Any, y: Any = None) -> None:
     x = numpyro.sample("x", prior)
     law = ngp.operators.MarginalNormal(A, x, event_scale=scale, noise_scale=NOISE)

@@ -1,4 +1,4 @@
-"""One shape for every message: what is wrong, what was expected, what came, what to do."""
+"""Error messages of four parts: what is wrong, what was expected, what was given, what to do."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ def message(what: str, *, expected: str | None = None, got: object = None, remed
     Parameters
     ----------
     what
-        The fault, as a sentence without a full stop.
+        What is wrong, as a sentence without a full stop.
     expected
-        What was expected, if that is not said by `what`.
+        What was expected, unless `what` says it.
     got
-        What came instead.
+        What was given instead.
     remedy
         What the user can do, as an imperative sentence.
     """
@@ -26,4 +26,4 @@ def message(what: str, *, expected: str | None = None, got: object = None, remed
 
 
 class NetworkError(ValueError):
-    """A network that cannot serve as one, with a message that already says what to do."""
+    """A function that cannot be used as a network; the message says what to do."""

@@ -1,4 +1,4 @@
-"""Chains and batches spread over two devices (see conftest.py for how to run these)."""
+"""Chains and batches on two devices (conftest.py says how to run these tests)."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def model(prior, y=None):
 
 
 @pytest.mark.parametrize("kernel", [NUTS, ngp.infer.FisherNUTS])
-def test_parallel_chains_meet_the_closed_form(kernel, key):
+def test_parallel_chains_agree_with_the_closed_form(kernel, key):
     prior = ngp.GANPrior(lambda z: jnp.asarray(GENERATOR) @ z, 2)
     y = np.array([0.3, -1.0, 0.8], np.float32)
     mcmc = MCMC(

@@ -25,7 +25,7 @@ def all_fit(posterior: Posterior) -> bool:
 
 def prior_coordinates(posterior: Posterior, xi: jax.Array) -> Callable[[jax.Array], jax.Array]:
     """The linear map from coordinates of unit prior precision to ξ: the identity for most."""
-    if posterior.standard.all():
+    if posterior.standard_normal.all():
         return lambda v: v
     return prior_affine(posterior.linearise(xi))
 

@@ -2,17 +2,19 @@
 
 from typing import Any
 
-from numpyro_genprior.flows.adapter import Adapter
-from numpyro_genprior.flows.distrax import Distrax
-from numpyro_genprior.flows.flowjax import FlowJAX
-from numpyro_genprior.flows.numpyro import NumPyro
+from numpyro_genprior.flows.adapter import FlowAdapter
+from numpyro_genprior.flows.distrax import DistraxAdapter
+from numpyro_genprior.flows.flowjax import FlowJAXAdapter
+from numpyro_genprior.flows.numpyro import NumPyroAdapter
 
-ADAPTERS: dict[str, type[Adapter]] = {a.name: a for a in (FlowJAX, Distrax, NumPyro)}
-
-
-def adapter_of(flow: Any) -> type[Adapter] | None:
-    """The adapter of the library that `flow` comes from, None for a stranger."""
-    return next((a for a in ADAPTERS.values() if a.matches(flow)), None)
+_ADAPTERS = (FlowJAXAdapter(), DistraxAdapter(), NumPyroAdapter())
+ADAPTERS: dict[str, FlowAdapter[Any]] = {adapter.name: adapter for adapter in _ADAPTERS}
+"""The adapters by the name of their library."""
 
 
-__all__ = ["ADAPTERS", "Adapter", "adapter_of"]
+def adapter_of(flow: object) -> FlowAdapter[Any] | None:
+    """The adapter of the library that `flow` comes from, or None if there is none."""
+    return next((adapter for adapter in ADAPTERS.values() if adapter.matches(flow)), None)
+
+
+__all__ = ["ADAPTERS", "FlowAdapter", "adapter_of"]

@@ -1,62 +1,62 @@
-"""One interface to bijections from FlowJAX, Distrax and NumPyro."""
+"""`FlowAdapter`, the one interface to the bijections of FlowJAX, Distrax and NumPyro."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import ClassVar, Generic, TypeVar
 
 import jax
+from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
+Flow = TypeVar("Flow")
 
-class Adapter:
-    """How to use the bijections of one library, unbatched. Stateless: a namespace.
 
-    `flow` is the user's own object, or what `opened` made of it, with its present weights.
+class FlowAdapter(ABC, Generic[Flow]):
+    """How to use the bijections of one library, on one unbatched event.
+
+    Subclasses are final and have no state. `flow` is the user's own object, or what `to_pytree`
+    made of it, with its current weights.
     """
 
-    name: str
+    name: ClassVar[str]
 
-    @staticmethod
     @abstractmethod
-    def matches(flow: Any) -> bool:
+    def matches(self, flow: object) -> bool:
         """Whether `flow` belongs to this library."""
 
-    @staticmethod
     @abstractmethod
-    def opened(flow: Any) -> Any:
+    def to_pytree(self, flow: Flow) -> Flow:
         """The same flow as a pytree with all its weights among the leaves."""
 
-    @staticmethod
     @abstractmethod
-    def settled(flow: Any) -> Any:
-        """The same flow with what follows from its weights worked out from them anew.
+    def recompute_cached(self, flow: Flow) -> Flow:
+        """Recompute cached quantities (log-determinants, inverses) from the current weights.
 
-        Libraries keep results beside the weights (a log determinant, an inverse), as leaves of
-        their own. After training these would no longer belong together.
+        Libraries store such quantities as leaves of their own, beside the weights. After training
+        they would no longer agree with the weights.
         """
 
-    @staticmethod
     @abstractmethod
-    def latent(flow: Any) -> Distribution | tuple[int, ...] | None:
-        """The flow's own base law, or the shape of a standard normal, or None if it has neither."""
+    def latent(self, flow: Flow) -> Distribution | tuple[int, ...] | None:
+        """The flow's own base distribution, the shape of a standard normal, or None if unknown."""
 
-    @staticmethod
     @abstractmethod
-    def condition_shape(flow: Any) -> tuple[int, ...] | None:
-        """Shape of one condition; None for a flow without one."""
+    def condition_shape(self, flow: Flow) -> tuple[int, ...] | None:
+        """Shape of one condition; None for an unconditional flow."""
 
-    @staticmethod
     @abstractmethod
-    def forward(flow: Any, z: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
+    def forward_and_log_det(
+        self, flow: Flow, z: Float[Array, "*latent"], condition: jax.Array | None
+    ) -> tuple[Float[Array, "*event"], Float[Array, ""]]:
         """Map z to x = T(z), with log abs det dT/dz, in one pass."""
 
-    @staticmethod
     @abstractmethod
-    def inverse(flow: Any, x: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
+    def inverse_and_log_det(
+        self, flow: Flow, x: Float[Array, "*event"], condition: jax.Array | None
+    ) -> tuple[Float[Array, "*latent"], Float[Array, ""]]:
         """Map x to z = T⁻¹(x), with log abs det dT⁻¹/dx, in one pass."""
 
-    @staticmethod
     @abstractmethod
-    def support(flow: Any, latent: Distribution) -> constraints.Constraint | None:
-        """Image of the latent's support, None when it cannot be told."""
+    def support(self, flow: Flow, latent: Distribution) -> constraints.Constraint | None:
+        """Image of the support of `latent` under the flow; None if it is unknown."""

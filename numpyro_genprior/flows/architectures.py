@@ -1,4 +1,4 @@
-"""The normalizing flows that the training loops and the pretrained priors use."""
+"""Normalizing flows that the training loops and the pretrained priors use."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _flat_size(shape: tuple[int, ...]) -> int:
 def _of_events(
     bijection: AbstractBijection, shape: tuple[int, ...], loc: ArrayLike, scale: ArrayLike
 ) -> AbstractBijection:
-    """A bijection of vectors as one of standardised events."""
+    """A bijection of events, standardised, from a bijection of vectors."""
     if shape != bijection.shape:
         bijection = Reshape(bijection, shape)
     standardise = Affine(
@@ -85,11 +85,11 @@ class SplineCouplingFlow(AbstractTransformed):
 
     Notes
     -----
-    **Density** exact, by change of variables. **Fails when** the law has well separated modes
-    (a diffeomorphism leaves bridges between them) or sits on a surface of lower dimension.
+    **Density** exact, by change of variables. **Fails when** the distribution has well separated
+    modes (a diffeomorphism leaves bridges between them) or lies on a surface of lower dimension.
 
-    ``transform`` and ``inverse`` cost the same. A standardised event beyond ``interval`` in most
-    coordinates is outside the splines, where the density decays as the normal's.
+    ``transform`` and ``inverse`` cost the same. Where most coordinates of a standardised event
+    lie beyond ``interval``, the splines are the identity and the density decays as the normal's.
     """
 
     base_dist: AbstractDistribution
@@ -169,8 +169,8 @@ class AffineCouplingFlow(AbstractTransformed):
     cond_dim
         Number of elements of the condition vector, or None.
     layers
-        Number of coupling layers. Halves change places between layers, and all coordinates are
-        mixed at random after every second one.
+        Number of coupling layers. The two halves are swapped between layers, and all coordinates
+        are permuted at random after every second one.
     bound
         Largest absolute logarithm of a layer's scales, positive.
     width, depth
@@ -178,21 +178,21 @@ class AffineCouplingFlow(AbstractTransformed):
     loc, scale
         Location and scale of the data, of the event's shape or scalars; not trained.
     key
-        Initialises the weights; ``T`` then hardly does more than reorder coordinates.
+        Initialises the weights; ``T`` is then close to a permutation of the coordinates.
 
     Raises
     ------
     ValueError
-        If the event has fewer than two elements, or ``bound`` is not positive.
+        If the event has fewer than two elements or ``bound`` is not positive.
 
     Notes
     -----
-    **Density** exact, by change of variables. **Fails when** the law has well separated modes
-    (a diffeomorphism leaves bridges between them), sits on a surface of lower dimension, or has a
-    density with jumps, which splines follow better.
+    **Density** exact, by change of variables. **Fails when** the distribution has well separated
+    modes (a diffeomorphism leaves bridges between them), lies on a surface of lower dimension, or
+    has a density with jumps, which splines follow better.
 
-    A posterior over the base is sampled in fewer and cheaper steps than with splines, whose second
-    derivatives jump at the knots. Weight decay in training makes it smoother still.
+    A posterior over the latent takes fewer and cheaper steps than with splines, whose second
+    derivatives jump at the knots. Weight decay in training makes the flow smoother still.
     """
 
     base_dist: AbstractDistribution

@@ -1,121 +1,140 @@
-"""FlowJAX laws and bijections."""
+"""The adapter to FlowJAX distributions and bijections."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar, final
 
 import jax
 import jax.numpy as jnp
 import paramax
 from flowjax import distributions as fjd
 from flowjax.bijections import AbstractBijection, Identity, NumericalInverse
+from flowjax.distributions import AbstractDistribution
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PyTree
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
-from numpyro_genprior.flows.adapter import Adapter
+from numpyro_genprior.flows.adapter import FlowAdapter
 from numpyro_genprior.flows.support import image_of_support
 from numpyro_genprior.networks.frozen import Frozen
 
+FlowJAX = AbstractDistribution | AbstractBijection
+Tree = TypeVar("Tree")
 
-def _thawed(tree: Any) -> Any:
-    """Unwrap parameters, without cutting gradients.
 
-    FlowJAX's ``NonTrainable`` would cut them; here it is only a mark for `ngp.param`, so that
-    derivatives with respect to every weight are right.
+def _unwrap(tree: Tree) -> Tree:
+    """Replace Paramax wrappers by their values, without cutting gradients.
+
+    Paramax would cut the gradient at a ``NonTrainable``. Here it only tells `ngp.param` what not
+    to train, so that derivatives with respect to every weight are right.
     """
 
-    def is_mark(node: Any) -> bool:
+    def is_non_trainable(node: PyTree) -> bool:
         return isinstance(node, paramax.NonTrainable)
 
-    while any(map(is_mark, jax.tree.leaves(tree, is_leaf=is_mark))):
-        tree = jax.tree.map(lambda n: n.tree if is_mark(n) else n, tree, is_leaf=is_mark)
+    def inner(node: PyTree) -> PyTree:
+        return node.tree if isinstance(node, paramax.NonTrainable) else node
+
+    while any(map(is_non_trainable, jax.tree.leaves(tree, is_leaf=is_non_trainable))):
+        tree = jax.tree.map(inner, tree, is_leaf=is_non_trainable)
     return paramax.unwrap(tree)
 
 
-def _parts(flow: Any) -> tuple[Any, Any]:
-    """Base law (None for a bare bijection) and bijection."""
+def _base_and_bijection(flow: FlowJAX) -> tuple[AbstractDistribution | None, AbstractBijection]:
+    """Base distribution (None for a bijection alone) and bijection."""
     if isinstance(flow, fjd.AbstractTransformed):
         merged = flow.merge_transforms()
         return merged.base_dist, merged.bijection
-    if isinstance(flow, fjd.AbstractDistribution):
+    if isinstance(flow, AbstractDistribution):
         return flow, Identity(flow.shape)
     return None, flow
 
 
-class _Given(AbstractBijection):
+class _Conditioned(AbstractBijection):
     """A bijection with its condition inside."""
 
     bijection: AbstractBijection
-    condition: jax.Array
+    condition: ArrayLike
     shape: tuple[int, ...]
     cond_shape: None = None
 
-    def transform_and_log_det(self, x: jax.Array, condition: Any = None) -> Any:
+    def transform_and_log_det(
+        self, x: ArrayLike, condition: ArrayLike | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         return self.bijection.transform_and_log_det(x, self.condition)
 
-    def inverse_and_log_det(self, y: jax.Array, condition: Any = None) -> Any:
+    def inverse_and_log_det(
+        self, y: ArrayLike, condition: ArrayLike | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         return self.bijection.inverse_and_log_det(y, self.condition)
 
 
 class _NumericalInverse(AbstractBijection):
     """FlowJAX's ``NumericalInverse``, whose derivatives reach the condition.
 
-    FlowJAX's own has derivatives with respect to the bijection and the event alone, and raises
-    when the condition has a tangent. As a part of the bijection it is differentiated like a weight.
+    FlowJAX's own has derivatives with respect to the bijection and the event only, and raises
+    when the condition has a tangent. As a part of the bijection, the condition is differentiated
+    as a weight is.
     """
 
-    flow: NumericalInverse
+    wrapped: NumericalInverse
     shape: tuple[int, ...]
     cond_shape: tuple[int, ...] | None
 
-    def transform_and_log_det(self, x: jax.Array, condition: Any = None) -> Any:
-        return self.flow.transform_and_log_det(x, condition)
+    def transform_and_log_det(
+        self, x: ArrayLike, condition: ArrayLike | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        return self.wrapped.transform_and_log_det(x, condition)
 
-    def inverse_and_log_det(self, y: jax.Array, condition: Any = None) -> Any:
+    def inverse_and_log_det(
+        self, y: ArrayLike, condition: ArrayLike | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         if condition is None:
-            return self.flow.inverse_and_log_det(y, None)
-        given = _Given(bijection=self.flow.bijection, condition=condition, shape=self.shape)
-        inverter: Any = self.flow.inverter
-        x = inverter(given, y, condition=None)
-        return x, -given.transform_and_log_det(x)[1]
+            return self.wrapped.inverse_and_log_det(y, None)
+        bijection = _Conditioned(
+            bijection=self.wrapped.bijection, condition=condition, shape=self.shape
+        )
+        x = self.wrapped.inverter(bijection, y, condition=None)  # pyright: ignore
+        return x, -bijection.transform_and_log_det(x)[1]
 
 
-def _bijection(flow: Any) -> Any:
-    """The bijection of a flow, ready to be called."""
+def _callable_bijection(flow: FlowJAX) -> AbstractBijection:
+    """The bijection of a flow, unwrapped, with numerical inverses that differentiate."""
 
-    def is_numerical(node: Any) -> bool:
+    def is_numerical(node: PyTree) -> bool:
         return isinstance(node, NumericalInverse)
 
-    def replaced(node: Any) -> Any:
-        if not is_numerical(node):
+    def replace(node: PyTree) -> PyTree:
+        if not isinstance(node, NumericalInverse):
             return node
-        return _NumericalInverse(flow=node, shape=node.shape, cond_shape=node.cond_shape)
+        return _NumericalInverse(wrapped=node, shape=node.shape, cond_shape=node.cond_shape)
 
-    return jax.tree.map(replaced, _thawed(_parts(flow)[1]), is_leaf=is_numerical)
+    bijection = _unwrap(_base_and_bijection(flow)[1])
+    return jax.tree.map(replace, bijection, is_leaf=is_numerical)
 
 
 class FlowJAXDistribution(Distribution):
-    """An untransformed FlowJAX distribution as a NumPyro one: the base of a flow.
+    """An untransformed FlowJAX distribution as a NumPyro distribution: the base of a flow.
 
     Notes
     -----
     **Density** exact, FlowJAX's own.
 
-    **Fails when** the law needs a condition of its own.
+    **Fails when** the distribution takes a condition, which is refused.
     """
 
     arg_constraints = {}
-    pytree_data_fields = ("_law",)
+    pytree_data_fields = ("_distribution",)
 
-    def __init__(self, law: Any) -> None:
-        if law.cond_shape is not None:
+    def __init__(self, distribution: AbstractDistribution) -> None:
+        if distribution.cond_shape is not None:
             raise ValueError(
-                f"The base distribution {type(law).__name__} of the flow takes a condition itself. "
-                "Move the condition into the bijection."
+                f"The base distribution {type(distribution).__name__} of the flow takes a "
+                "condition itself. Move the condition into the bijection."
             )
-        self._law = Frozen(law)
-        super().__init__((), law.shape)
+        self._distribution = Frozen(distribution)
+        super().__init__((), distribution.shape)
 
     @property
     def has_rsample(self) -> bool:
@@ -123,20 +142,20 @@ class FlowJAXDistribution(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        base = _SUPPORTS.get(type(self._law.net), constraints.real)
+        base = _SUPPORTS.get(type(self._distribution.net), constraints.real)
         return constraints.independent(base, self.event_dim) if self.event_dim else base
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         if key is None:
             raise ValueError("A random key is needed. Pass jax.random.key(0), or seed the model.")
-        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # NumPyro hands on raw keys, too
+        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # NumPyro also passes raw keys
             key = jax.random.wrap_key_data(key)
-        return _thawed(self._law.net).sample(key, sample_shape)
+        return _unwrap(self._distribution.net).sample(key, sample_shape)
 
     @validate_sample
-    def log_prob(self, value: ArrayLike, intermediates: list | None = None) -> jax.Array:
+    def log_prob(self, value: ArrayLike, intermediates: list[jax.Array] | None = None) -> jax.Array:
         value = jnp.asarray(value)
-        return _thawed(self._law.promoted(value)).log_prob(value)
+        return _unwrap(self._distribution.promoted(value)).log_prob(value)
 
 
 _SUPPORTS: dict[type, constraints.Constraint] = {
@@ -147,40 +166,39 @@ _SUPPORTS: dict[type, constraints.Constraint] = {
 }
 
 
-class FlowJAX(Adapter):
+@final
+class FlowJAXAdapter(FlowAdapter[AbstractDistribution | AbstractBijection]):
+    """FlowJAX distributions and bijections: Equinox modules, whose weights are leaves already."""
+
     name = "flowjax"
 
-    @staticmethod
-    def matches(flow: Any) -> bool:
-        return isinstance(flow, (fjd.AbstractDistribution, AbstractBijection))
+    def matches(self, flow: object) -> bool:
+        return isinstance(flow, (AbstractDistribution, AbstractBijection))
 
-    @staticmethod
-    def opened(flow: Any) -> Any:
-        return flow  # Equinox modules, whose weights are leaves
+    def to_pytree(self, flow: FlowJAX) -> FlowJAX:
+        return flow
 
-    @staticmethod
-    def settled(flow: Any) -> Any:
-        return flow  # and nothing else
+    def recompute_cached(self, flow: FlowJAX) -> FlowJAX:
+        return flow  # nothing is cached
 
-    @staticmethod
-    def latent(flow: Any) -> Distribution | tuple[int, ...]:
-        base, bijection = _parts(flow)
+    def latent(self, flow: FlowJAX) -> Distribution | tuple[int, ...]:
+        base, bijection = _base_and_bijection(flow)
         if base is None or isinstance(base, fjd.StandardNormal):
             return tuple(bijection.shape)
         return FlowJAXDistribution(base)
 
-    @staticmethod
-    def condition_shape(flow: Any) -> tuple[int, ...] | None:
-        return _parts(flow)[1].cond_shape
+    def condition_shape(self, flow: FlowJAX) -> tuple[int, ...] | None:
+        return _base_and_bijection(flow)[1].cond_shape
 
-    @staticmethod
-    def forward(flow: Any, z: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
-        return _bijection(flow).transform_and_log_det(z, condition)
+    def forward_and_log_det(
+        self, flow: FlowJAX, z: Float[Array, "*latent"], condition: jax.Array | None
+    ) -> tuple[Float[Array, "*event"], Float[Array, ""]]:
+        return _callable_bijection(flow).transform_and_log_det(z, condition)
 
-    @staticmethod
-    def inverse(flow: Any, x: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
-        return _bijection(flow).inverse_and_log_det(x, condition)
+    def inverse_and_log_det(
+        self, flow: FlowJAX, x: Float[Array, "*event"], condition: jax.Array | None
+    ) -> tuple[Float[Array, "*latent"], Float[Array, ""]]:
+        return _callable_bijection(flow).inverse_and_log_det(x, condition)
 
-    @staticmethod
-    def support(flow: Any, latent: Distribution) -> constraints.Constraint | None:
-        return image_of_support(_thawed(_parts(flow)[1]), latent)
+    def support(self, flow: FlowJAX, latent: Distribution) -> constraints.Constraint | None:
+        return image_of_support(_unwrap(_base_and_bijection(flow)[1]), latent)

@@ -1,11 +1,13 @@
-"""NumPyro transforms."""
+"""The adapter to NumPyro transforms."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import final
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.transforms import (
     ComposeTransform,
@@ -15,58 +17,60 @@ from numpyro.distributions.transforms import (
 )
 from numpyro.distributions.util import sum_rightmost
 
-from numpyro_genprior.flows.adapter import Adapter
-from numpyro_genprior.flows.numpyro_pytree import opened_transform
+from numpyro_genprior.flows.adapter import FlowAdapter
+from numpyro_genprior.flows.numpyro_pytree import transform_to_pytree
 from numpyro_genprior.flows.support import is_real
 
 
-class NumPyro(Adapter):
+@final
+class NumPyroAdapter(FlowAdapter[Transform]):
+    """NumPyro transforms. They are unconditional and do not know the shape that they act on."""
+
     name = "numpyro"
 
-    @staticmethod
-    def matches(flow: Any) -> bool:
+    def matches(self, flow: object) -> bool:
         return isinstance(flow, Transform)
 
-    @staticmethod
-    def opened(flow: Any) -> Any:
-        return opened_transform(flow)
+    def to_pytree(self, flow: Transform) -> Transform:
+        return transform_to_pytree(flow)
 
-    @staticmethod
-    def settled(flow: Any) -> Any:
-        return _settled(flow)
+    def recompute_cached(self, flow: Transform) -> Transform:
+        return _keep_triangular(flow)
 
-    @staticmethod
-    def latent(flow: Any) -> None:
+    def latent(self, flow: Transform) -> None:
         return None
 
-    @staticmethod
-    def condition_shape(flow: Any) -> None:
+    def condition_shape(self, flow: Transform) -> None:
         return None
 
-    @staticmethod
-    def forward(flow: Any, z: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
-        x, log_det = _forward(_settled(flow), z)
+    def forward_and_log_det(
+        self, flow: Transform, z: Float[Array, "*latent"], condition: jax.Array | None
+    ) -> tuple[Float[Array, "*event"], Float[Array, ""]]:
+        x, log_det = _forward(_keep_triangular(flow), z)
         return x, sum_rightmost(log_det, log_det.ndim)
 
-    @staticmethod
-    def inverse(flow: Any, x: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
-        z, log_det = _inverse(_settled(flow), x)
+    def inverse_and_log_det(
+        self, flow: Transform, x: Float[Array, "*event"], condition: jax.Array | None
+    ) -> tuple[Float[Array, "*latent"], Float[Array, ""]]:
+        z, log_det = _inverse(_keep_triangular(flow), x)
         return z, sum_rightmost(log_det, log_det.ndim)
 
-    @staticmethod
-    def support(flow: Any, latent: Distribution) -> constraints.Constraint | None:
-        support: Any = latent.support
+    def support(self, flow: Transform, latent: Distribution) -> constraints.Constraint | None:
+        support = latent.support
         for part in _parts(flow):
             if is_real(part.domain) and not is_real(support):
-                return None  # declared on the whole line, given a part of it: image unknown
+                return None  # its declared codomain is the image of the whole line, not of a part
             support = part.codomain
         return support
 
 
-def _settled(flow: Any) -> Any:
-    """Triangular factors stay triangular: NumPyro reads the determinant off their diagonals."""
+def _keep_triangular(flow: Transform) -> Transform:
+    """Zero the upper triangle of each ``scale_tril``, whatever training has put there.
 
-    def is_affine(node: Any) -> bool:
+    NumPyro reads the determinant off the diagonal, which is right for triangular factors only.
+    """
+
+    def is_affine(node: PyTree) -> bool:
         return isinstance(node, LowerCholeskyAffine)
 
     return jax.tree.map(
@@ -76,34 +80,38 @@ def _settled(flow: Any) -> Any:
     )
 
 
-def _parts(flow: Any) -> list[Any]:
+def _parts(flow: Transform) -> list[Transform]:
     if not isinstance(flow, ComposeTransform):
         return [flow]
     return [inner for part in flow.parts for inner in _parts(part)]
 
 
-def _forward(flow: Any, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _forward(flow: Transform, z: jax.Array) -> tuple[jax.Array, jax.Array]:
     if isinstance(flow, ComposeTransform):
-        return _through(flow.parts, z, _forward)
+        return _apply_in_turn(flow.parts, z, _forward)
     if isinstance(flow, _InverseTransform):
         return _inverse(flow._inv, z)
     x, intermediates = flow.call_with_intermediates(z)
-    return x, flow.log_abs_det_jacobian(z, x, intermediates)
+    return jnp.asarray(x), jnp.asarray(flow.log_abs_det_jacobian(z, x, intermediates))
 
 
-def _inverse(flow: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """T⁻¹(x) and its log determinant; one pass wherever the transform allows it."""
+def _inverse(flow: Transform, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """T⁻¹(x) and its log determinant, in one pass where the transform allows it."""
     if isinstance(flow, ComposeTransform):
-        return _through(reversed(flow.parts), x, _inverse)
+        return _apply_in_turn(reversed(flow.parts), x, _inverse)
     if isinstance(flow, _InverseTransform):
         return _forward(flow._inv, x)
     z = flow._inverse(x)
-    return z, -flow.log_abs_det_jacobian(z, x)
+    return jnp.asarray(z), -jnp.asarray(flow.log_abs_det_jacobian(z, x))
 
 
-def _through(parts: Any, value: jax.Array, step: Any) -> tuple[jax.Array, jax.Array]:
+def _apply_in_turn(
+    parts: Iterable[Transform],
+    value: jax.Array,
+    direction: Callable[[Transform, jax.Array], tuple[jax.Array, jax.Array]],
+) -> tuple[jax.Array, jax.Array]:
     total = jnp.zeros((), value.dtype)
     for part in parts:
-        value, log_det = step(part, value)
+        value, log_det = direction(part, value)
         total = total + sum_rightmost(log_det, log_det.ndim)
     return value, total

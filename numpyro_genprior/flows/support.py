@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flowjax import bijections as fb
+from flowjax.bijections import AbstractBijection
 from numpyro.distributions import Distribution, constraints
 
-# Bijections that act on each entry by a monotone function, or only move entries about: the image
-# of a box is the box between the images of its corners.
+# Bijections that apply a monotone function to each entry, or only reorder the entries: the image of
+# a box is the box between the images of its corners.
 _ELEMENTWISE = (
     fb.Affine,
     fb.Exp,
@@ -27,35 +26,37 @@ _ELEMENTWISE = (
     fb.SoftPlus,
     fb.Tanh,
 )
-# Of these, what maps the real line onto itself whatever its parameters, traced ones included.
+# Those that map the real line onto itself whatever their parameters, traced ones included.
 _ONTO = (fb.Affine, fb.Identity, fb.LeakyTanh, fb.Loc, fb.Permute, fb.Flip, fb.Reshape, fb.Scale)
 _WRAPPERS = (fb.Invert, fb.Vmap, fb.EmbedCondition, fb.NumericalInverse)
 
 Box = tuple[np.ndarray, np.ndarray]
 
 
-def image_of_support(bijection: Any, latent: Distribution) -> constraints.Constraint | None:
-    """Where ``T(z)`` lives for z in the support of `latent`; None when it cannot be told."""
+def image_of_support(
+    bijection: AbstractBijection, latent: Distribution
+) -> constraints.Constraint | None:
+    """The set of ``T(z)`` for z in the support of `latent`; None if it is unknown."""
     box = _box_of(latent)
     if box is None:
         return None
     try:
-        with jax.ensure_compile_time_eval():  # also where a traced model builds the prior
+        with jax.ensure_compile_time_eval():  # also if a traced model builds the prior
             image = _image(bijection, box)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
         return None
     return None if image is None else _constraint(*image)
 
 
-def is_real(support: Any) -> bool:
-    """Whether a constraint is that of all real numbers, with any event dimensions."""
+def is_real(support: constraints.Constraint | None) -> bool:
+    """Whether a constraint is the real one, with any number of event dimensions."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support is constraints.real
 
 
-def disagree(found: Any, declared: Any) -> bool:
-    """Whether two constraints are known to be of different sets."""
+def disagree(found: constraints.Constraint | None, declared: constraints.Constraint) -> bool:
+    """Whether two constraints are known to describe different sets."""
     if is_real(found) or is_real(declared):
         return is_real(found) != is_real(declared)
     try:
@@ -64,14 +65,14 @@ def disagree(found: Any, declared: Any) -> bool:
         return False
     if bounds[0] is None or bounds[1] is None:
         return False
-    try:  # bounds that were computed have rounding
+    try:  # computed bounds have rounding errors
         pairs = zip(*bounds, strict=True)
         return not all(np.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in pairs)
-    except ValueError:  # of different shapes
+    except ValueError:  # different shapes
         return True
 
 
-def _bounds(support: Any) -> Box | None:
+def _bounds(support: constraints.Constraint | None) -> Box | None:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     if support is constraints.real:
@@ -93,16 +94,16 @@ def _is_real(box: Box) -> bool:
     return bool(np.all(np.isneginf(box[0])) and np.all(np.isposinf(box[1])))
 
 
-def _image(bijection: Any, box: Box) -> Box | None:
+def _image(bijection: AbstractBijection, box: Box) -> Box | None:
     if isinstance(bijection, fb.Chain):
         for part in bijection.bijections:
-            image = _image(part, box)
+            image = _image(part, box)  # pyright: ignore (the bijection is unwrapped)
             if image is None:
                 return None
             box = image
         return box
     if isinstance(bijection, (fb.Concatenate, fb.Stack)):
-        return _image_of_pieces(bijection, box)
+        return _image_of_parts(bijection, box)
     if _is_real(box) and isinstance(bijection, _ONTO):
         return box
     if _is_elementwise(bijection):
@@ -111,12 +112,12 @@ def _image(bijection: Any, box: Box) -> Box | None:
         if any(np.isnan(c).any() for c in corners):
             return None
         return np.minimum(*corners), np.maximum(*corners)
-    # couplings, autoregressive and triangular maps, planar layers: onto the whole space, if the
-    # space is what they are given
+    # Couplings, autoregressive and triangular maps and planar layers map the whole space onto
+    # itself; the image of a part of it is unknown.
     return box if _is_real(box) else None
 
 
-def _image_of_pieces(bijection: Any, box: Box) -> Box | None:
+def _image_of_parts(bijection: fb.Concatenate | fb.Stack, box: Box) -> Box | None:
     joins = isinstance(bijection, fb.Concatenate)
     axis, parts = bijection.axis, bijection.bijections
     if joins:
@@ -134,13 +135,13 @@ def _image_of_pieces(bijection: Any, box: Box) -> Box | None:
     return low, high
 
 
-def _is_elementwise(bijection: Any) -> bool:
+def _is_elementwise(bijection: AbstractBijection) -> bool:
     if bijection.cond_shape is not None:
         return False
     if isinstance(bijection, _WRAPPERS):
         return _is_elementwise(bijection.bijection)
     if isinstance(bijection, fb.Chain):
-        return all(map(_is_elementwise, bijection.bijections))
+        return all(_is_elementwise(part) for part in bijection.bijections)  # pyright: ignore
     return isinstance(bijection, _ELEMENTWISE)
 
 
@@ -161,5 +162,5 @@ def _constraint(low: np.ndarray, high: np.ndarray) -> constraints.Constraint | N
     return constraints.interval(a, b)
 
 
-def _scalar(bound: np.ndarray) -> Any:
+def _scalar(bound: np.ndarray) -> float | np.ndarray:
     return float(bound.flat[0]) if np.all(bound == bound.flat[0]) else bound

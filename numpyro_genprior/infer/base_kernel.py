@@ -21,12 +21,12 @@ SHARED = ("i", "num_warmup")  # counters that all chains have in common
 
 def split_sites(layout: Layout, xi: jax.Array) -> dict[str, jax.Array]:
     """Flat coordinates as one array for each latent site."""
-    return {place.name: place.take(xi) for place in layout.places}
+    return {part.name: part.take(xi) for part in layout.slices}
 
 
 def join_sites(layout: Layout, z: dict[str, jax.Array]) -> jax.Array:
     """The inverse of `split_sites`."""
-    return jnp.concatenate([jnp.ravel(z[place.name]) for place in layout.places])
+    return jnp.concatenate([jnp.ravel(z[part.name]) for part in layout.slices])
 
 
 class FlatKernel(MCMCKernel, ABC):
@@ -62,7 +62,7 @@ class FlatKernel(MCMCKernel, ABC):
 
     def check(self, posterior: Posterior) -> None:
         """Refuse a model that this kernel cannot sample."""
-        posterior.require_standard(type(self).__name__)
+        posterior.require_standard_normal(type(self).__name__)
 
     # ---- NumPyro's interface ---------------------------------------------------------------------
 

@@ -33,7 +33,6 @@ from jax.scipy.special import ndtr, ndtri
 from numpyro.distributions.transforms import biject_to
 
 from numpyro_genprior.infer.gamma_quantile import gamma_coordinates, gamma_value
-from numpyro_genprior.infer.preimage import preimage
 from numpyro_genprior.priors import Prior, StandardNormal
 from numpyro_genprior.sites.wrappers import unwrap
 
@@ -49,7 +48,7 @@ class CoordinateRule(ABC):
     Arrays have the leading dimensions of the whole site; the law broadcasts against them.
     """
 
-    standard: bool = True
+    standard_normal: bool = True
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other)
@@ -111,7 +110,7 @@ class Decoded(CoordinateRule):
         return core.decode(rule_of(core.latent).value(unwrap(core.latent), xi))
 
     def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
-        return rule_of(core.latent).coordinates(unwrap(core.latent), preimage(core, value))
+        return rule_of(core.latent).coordinates(unwrap(core.latent), core.inverse(value))
 
 
 class Transformed(CoordinateRule):
@@ -197,7 +196,7 @@ class Gamma(CoordinateRule):
 class Unconstrained(CoordinateRule):
     """NumPyro's own unconstrained coordinates: the prior of ξ is whatever it is."""
 
-    standard = False
+    standard_normal = False
 
     def shape(self, core: Any, value_shape: tuple[int, ...]) -> tuple[int, ...]:
         return biject_to(core.support).inverse_shape(value_shape)
@@ -244,7 +243,7 @@ def rule_of(law: Any, *, unconstrained: bool = False) -> CoordinateRule:
         return Affine()
     if type(core) is dist.MultivariateNormal:
         return Triangular()
-    if isinstance(core, Prior) and core.density == "exact" and rule_of(core.latent).standard:
+    if isinstance(core, Prior) and core.density == "exact" and rule_of(core.latent).standard_normal:
         return Decoded()
     if isinstance(core, dist.TransformedDistribution) and _invertible(core):
         return Transformed()
@@ -263,4 +262,4 @@ def _invertible(core: Any) -> bool:
     known += (dist.transforms.SigmoidTransform, dist.transforms.SoftplusTransform)
     known += (dist.transforms.PowerTransform, dist.transforms.LowerCholeskyAffine)
     plain = all(isinstance(t, known) for t in core.transforms)
-    return plain and rule_of(core.base_dist).standard
+    return plain and rule_of(core.base_dist).standard_normal

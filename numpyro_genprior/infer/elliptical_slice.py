@@ -24,19 +24,21 @@ class EllipticalSliceState(NamedTuple):
     z
         Coordinates by latent site.
     potential_energy
-        Minus the log joint density there.
+        Minus the log joint density at `z`.
     num_shrinks
-        How often the bracket of the last draw was shrunk: one less than its evaluations of the
-        likelihood.
+        How often the bracket of the last draw was shrunk: one less than its number of likelihood
+        evaluations.
     mean_num_shrinks
-        Their mean, since warm-up when that is over.
+        Mean of `num_shrinks`, over warm-up or, after it, over the draws that are kept.
     num_stuck
-        Number of draws, since warm-up when that is over, that stayed where they were because the
-        bracket was shrunk as often as is allowed.
+        Number of draws, over the same period, that did not move because the bracket had been
+        shrunk `max_shrinks` times.
     num_nonfinite
-        Number of log likelihoods that were NaN or +∞, which were rejected, since warm-up likewise.
-    log_likelihood, num_warmup, rng_key
-        Log likelihood at `z`, number of draws of warm-up, key.
+        Number of log likelihoods, over the same period, that were NaN or +∞ and were rejected.
+    xi, log_likelihood
+        Flat coordinates ``(size,)`` and the log likelihood there.
+    num_warmup, rng_key
+        Number of warm-up draws, and the key.
     """
 
     i: jax.Array
@@ -52,62 +54,65 @@ class EllipticalSliceState(NamedTuple):
     rng_key: jax.Array
 
 
-class _Bracket(NamedTuple):
-    low: jax.Array
-    high: jax.Array
+class _Proposal(NamedTuple):
+    """A point on the ellipse, and the bracket of angles to draw the next one from."""
+
+    theta_min: jax.Array
+    theta_max: jax.Array
     xi: jax.Array
     log_likelihood: jax.Array
-    inside: jax.Array
-    shrinks: jax.Array
-    nonfinite: jax.Array
-    key: jax.Array
+    accepted: jax.Array
+    num_shrinks: jax.Array
+    num_nonfinite: jax.Array
+    rng_key: jax.Array
 
 
 class EllipticalSlice(FlatKernel):
-    """Elliptical slice sampling: no gradient, no step size, no warm-up but to forget the start.
+    """Elliptical slice sampling: no gradient, no step size, and warm-up only to forget the start.
 
-    For forward models that can be evaluated and not differentiated, such as programs behind
-    ``jax.pure_callback``. Each draw goes along an ellipse through the present point and a draw of
-    the prior, and shrinks towards the present point until the likelihood is high enough.
+    For forward models that can be evaluated but not differentiated, such as external programs
+    called through ``jax.pure_callback``. Each draw moves along the ellipse through the current
+    point and a draw from the prior, and shrinks towards the current point until the likelihood
+    exceeds a random threshold.
 
     Parameters
     ----------
     model
-        A NumPyro model; decorated with `numpyro_genprior.latent` when it has priors without an
+        A NumPyro model; decorated with `numpyro_genprior.latent` if it has priors without an
         exact density. All of its latent sites need standard normal coordinates, see
         `numpyro_genprior.infer.coordinates`.
     max_shrinks
-        After so many, a draw stays where it is, which leaves the posterior invariant; it is
-        counted. The bracket shrinks by about a third each time.
+        Largest number of times that the bracket is shrunk for one draw. After that the draw
+        stays at the current point, which leaves the posterior invariant, and is counted in
+        ``num_stuck``. Each time, the bracket shrinks by about a third.
 
     Raises
     ------
     ValueError
-        When `max_shrinks` is not positive; at `init`, when a site has no standard normal
-        coordinates.
+        If `max_shrinks` is not positive; at `init`, if a site has no standard normal coordinates.
 
     Notes
     -----
-    With ``chain_method="vectorized"``, chains shrink together: each draw costs all of them the
-    evaluations of the slowest. `get_samples` runs the model once more for each draw only where a
-    deterministic site needs it: a callback of which only the likelihood knows is not repeated.
-    Ask for ``extra_fields=("num_stuck", "num_nonfinite")`` to see more of what was done.
+    With ``chain_method="vectorized"``, chains shrink together: each draw costs every chain as many
+    evaluations as the slowest one needs. `get_samples` runs the model once more per draw, for the
+    deterministic sites; a callback that only the likelihood uses is not called again.
+    Ask for ``extra_fields=("num_stuck", "num_nonfinite")`` to see these counts.
 
-    **Fails when** the data tell much about many coordinates: draws then move little, and their
-    number of effective draws falls with the number of coordinates the data determine.
+    **Fails when** the data determine many coordinates: draws then move little, and the effective
+    sample size falls with the number of coordinates that the data determine.
 
     **Source.** I. Murray, R. P. Adams & D. J. C. MacKay, "Elliptical slice sampling", AISTATS
-    2010.
+    2010, figure 2.
 
     Examples
     --------
-    A program that JAX cannot see into:
+    A forward model that JAX cannot trace:
 
     >>> import jax, jax.numpy as jnp, numpy as np, numpyro, numpyro.distributions as dist
     >>> from numpyro.infer import MCMC
     >>> from numpyro_genprior.infer import EllipticalSlice
     >>> def program(x):
-    ...     return np.asarray(3 * x, np.float32)  # any NumPy, file or subprocess
+    ...     return np.asarray(3 * x, np.float32)  # any NumPy code or subprocess
     >>> def forward(x):
     ...     shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
     ...     return jax.pure_callback(program, shape, x, vmap_method="sequential")
@@ -144,10 +149,10 @@ class EllipticalSlice(FlatKernel):
     def init_state(
         self, posterior: Posterior, key: jax.Array, num_warmup: int, xi: jax.Array | None = None
     ) -> EllipticalSliceState:
-        """At a draw of the prior, or at `xi`."""
+        """The first state: at a draw from the prior, or at `xi`."""
         key, draw_key = jax.random.split(key)
         xi = posterior.draw(draw_key) if xi is None else xi
-        log_likelihood, _ = _evaluate(posterior, xi)
+        log_likelihood, _ = _log_likelihood(posterior, xi)
         zero = jnp.zeros((), int)
         state = EllipticalSliceState(
             i=zero,
@@ -162,62 +167,64 @@ class EllipticalSlice(FlatKernel):
             num_warmup=jnp.asarray(num_warmup),
             rng_key=key,
         )
-        return _show(posterior, state)
+        return _with_sites(posterior, state)
 
     def step(self, posterior: Posterior, state: EllipticalSliceState) -> EllipticalSliceState:
-        """One draw."""
-        key, normal_key, height_key, angle_key, shrink_key = jax.random.split(state.rng_key, 5)
-        other = jax.random.normal(normal_key, state.xi.shape, state.xi.dtype)
-        height = state.log_likelihood - jax.random.exponential(height_key, (), state.xi.dtype)
+        """One draw; the step numbers are those of the paper."""
+        key, nu_key, slice_key, theta_key, shrink_key = jax.random.split(state.rng_key, 5)
+        dtype = state.xi.dtype
+        # Step 1: choose an ellipse, through xi and a draw from the prior.
+        nu = jax.random.normal(nu_key, state.xi.shape, dtype)
+        # Step 2: choose a log-likelihood threshold; -log(u) is exponential for uniform u.
+        log_y = state.log_likelihood - jax.random.exponential(slice_key, (), dtype)
+        # Step 3: draw an initial angle, which is also an end of the bracket.
+        theta = 2 * np.pi * jax.random.uniform(theta_key, (), dtype)
 
-        def at(angle: jax.Array, bracket: _Bracket) -> _Bracket:
-            xi = jnp.cos(angle) * state.xi + jnp.sin(angle) * other
-            log_likelihood, bad = _evaluate(posterior, xi)
-            return bracket._replace(
-                low=jnp.where(angle < 0, angle, bracket.low),
-                high=jnp.where(angle < 0, bracket.high, angle),
+        def propose(theta: jax.Array, previous: _Proposal) -> _Proposal:
+            # Step 4: the point of the ellipse at theta.
+            xi = jnp.cos(theta) * state.xi + jnp.sin(theta) * nu
+            log_likelihood, is_nonfinite = _log_likelihood(posterior, xi)
+            return previous._replace(
+                # Step 8: shrink the bracket towards the current point, at theta = 0.
+                theta_min=jnp.where(theta < 0, theta, previous.theta_min),
+                theta_max=jnp.where(theta < 0, previous.theta_max, theta),
                 xi=xi,
                 log_likelihood=log_likelihood,
-                inside=log_likelihood > height,
-                nonfinite=bracket.nonfinite + bad,
+                accepted=log_likelihood > log_y,  # Steps 5 and 6
+                num_nonfinite=previous.num_nonfinite + is_nonfinite,
             )
 
-        def shrink(bracket: _Bracket) -> _Bracket:
-            key, angle_key = jax.random.split(bracket.key)
-            uniform = jax.random.uniform(angle_key, (), state.xi.dtype)
-            angle = bracket.low + (bracket.high - bracket.low) * uniform
-            return at(angle, bracket._replace(key=key, shrinks=bracket.shrinks + 1))
+        def shrink(previous: _Proposal) -> _Proposal:
+            # Steps 9 and 10: draw a new angle from the bracket, and go to step 4.
+            next_key, theta_key = jax.random.split(previous.rng_key)
+            uniform = jax.random.uniform(theta_key, (), dtype)
+            theta = previous.theta_min + (previous.theta_max - previous.theta_min) * uniform
+            previous = previous._replace(rng_key=next_key, num_shrinks=previous.num_shrinks + 1)
+            return propose(theta, previous)
 
-        def outside(bracket: _Bracket) -> jax.Array:
-            return ~bracket.inside & (bracket.shrinks < self._max_shrinks)
+        def is_rejected(proposal: _Proposal) -> jax.Array:
+            return ~proposal.accepted & (proposal.num_shrinks < self._max_shrinks)
 
-        angle = 2 * np.pi * jax.random.uniform(angle_key, (), state.xi.dtype)
-        zero, height_ = jnp.zeros((), int), jnp.zeros((), state.xi.dtype)
-        whole = _Bracket(
-            angle - 2 * np.pi, angle, state.xi, height_, jnp.asarray(False), zero, zero, shrink_key
+        zero = jnp.zeros((), int)
+        start = _Proposal(
+            theta_min=theta - 2 * np.pi,
+            theta_max=theta,
+            xi=state.xi,
+            log_likelihood=jnp.zeros((), dtype),
+            accepted=jnp.asarray(False),
+            num_shrinks=zero,
+            num_nonfinite=zero,
+            rng_key=shrink_key,
         )
-        end = jax.lax.while_loop(outside, shrink, at(angle, whole))
-
-        count = jnp.where(state.i < state.num_warmup, state.i, state.i - state.num_warmup)
-        first = count == 0  # of warm-up, or of what comes after it
-        before = jnp.where(first, 0, state.mean_num_shrinks)
-        state = state._replace(
-            i=state.i + 1,
-            num_shrinks=end.shrinks,
-            mean_num_shrinks=before + (end.shrinks - before) / (count + 1),
-            num_stuck=jnp.where(first, 0, state.num_stuck) + ~end.inside,
-            num_nonfinite=jnp.where(first, 0, state.num_nonfinite) + end.nonfinite,
-            xi=jnp.where(end.inside, end.xi, state.xi),
-            log_likelihood=jnp.where(end.inside, end.log_likelihood, state.log_likelihood),
-            rng_key=key,
-        )
-        return _show(posterior, state)
+        proposal = jax.lax.while_loop(is_rejected, shrink, propose(theta, start))
+        return _with_sites(posterior, _accept(state, proposal)._replace(rng_key=key))
 
     @property
     def default_fields(self) -> tuple[str, ...]:
         return (*super().default_fields, "num_shrinks")
 
     def get_diagnostics_str(self, state: EllipticalSliceState) -> str:
+        """One line for the progress bar."""
         text = f"{state.mean_num_shrinks + 1:.1f} evaluations a draw"
         if state.num_stuck:
             text += f", {state.num_stuck} stuck"
@@ -226,14 +233,32 @@ class EllipticalSlice(FlatKernel):
         return text
 
 
-def _evaluate(posterior: Posterior, xi: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Log likelihood, -∞ where it is no number or +∞, and whether it is."""
+def _log_likelihood(posterior: Posterior, xi: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The log likelihood, -∞ in place of NaN and +∞, and whether it was one of these."""
     log_likelihood = posterior.log_likelihood(xi)
-    bad = jnp.isnan(log_likelihood) | (log_likelihood == jnp.inf)
-    return jnp.where(bad, -jnp.inf, log_likelihood), bad
+    is_nonfinite = jnp.isnan(log_likelihood) | (log_likelihood == jnp.inf)
+    return jnp.where(is_nonfinite, -jnp.inf, log_likelihood), is_nonfinite
 
 
-def _show(posterior: Posterior, state: EllipticalSliceState) -> EllipticalSliceState:
+def _accept(state: EllipticalSliceState, proposal: _Proposal) -> EllipticalSliceState:
+    """Move to the proposal if it was accepted, and update the counts."""
+    accepted, num_shrinks = proposal.accepted, proposal.num_shrinks
+    count = jnp.where(state.i < state.num_warmup, state.i, state.i - state.num_warmup)
+    is_first = count == 0  # draw of warm-up, or after it: the counts start again
+    mean = jnp.where(is_first, 0, state.mean_num_shrinks)
+    return state._replace(
+        i=state.i + 1,
+        num_shrinks=num_shrinks,
+        mean_num_shrinks=mean + (num_shrinks - mean) / (count + 1),
+        num_stuck=jnp.where(is_first, 0, state.num_stuck) + ~accepted,
+        num_nonfinite=jnp.where(is_first, 0, state.num_nonfinite) + proposal.num_nonfinite,
+        xi=jnp.where(accepted, proposal.xi, state.xi),
+        log_likelihood=jnp.where(accepted, proposal.log_likelihood, state.log_likelihood),
+    )
+
+
+def _with_sites(posterior: Posterior, state: EllipticalSliceState) -> EllipticalSliceState:
+    """The state with `z` and `potential_energy` at its coordinates."""
     return state._replace(
         z=split_sites(posterior.layout, state.xi),
         potential_energy=-posterior.log_prior(state.xi) - state.log_likelihood,

@@ -1,19 +1,108 @@
-"""Sites of many draws, a batch of draws on the device at a time."""
+"""Many draws in batches of one size: computed on the device, kept on the host."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_genprior.errors import message
 from numpyro_genprior.infer.posterior import Posterior
 
-BATCH_ELEMENTS = 2**23  # numbers on the device at a time, 32 MiB in single precision
+MAX_BATCH_ELEMENTS = 2**23  # numbers on the device at a time, 32 MiB in single precision
+
+ArrayT = TypeVar("ArrayT", jax.Array, np.ndarray)
 
 
-def streamed_values(posterior: Posterior, xi: jax.Array | np.ndarray) -> dict[str, np.ndarray]:
+class Batch(NamedTuple):
+    """Rows `start` to `stop` of some arrays, padded to `size` rows so that one program serves all.
+
+    A last batch that is short repeats its rows.
+    """
+
+    start: int
+    stop: int
+    size: int
+
+    @property
+    def count(self) -> int:
+        """Number of rows without padding."""
+        return self.stop - self.start
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Indices of the rows without padding."""
+        return np.arange(self.start, self.stop)
+
+    def take(self, array: ArrayT) -> ArrayT:
+        """These rows of an array, with padding."""
+        if self.count == self.size:
+            return array[self.start : self.stop]
+        return array[np.resize(self.rows, self.size)]
+
+
+def batches(number: int, size: int) -> Iterator[Batch]:
+    """Batches of `size` rows that cover `number` rows in order."""
+    for start in range(0, number, size):
+        yield Batch(start, min(start + size, number), size)
+
+
+def draws_per_batch(caller: str, batch_size: int | None, elements: int) -> int:
+    """The batch size that was asked for, or the number of draws of `elements` numbers that fit.
+
+    Raises
+    ------
+    ValueError
+        If `batch_size` is neither None nor a positive integer.
+    """
+    if batch_size is None:
+        return max(1, MAX_BATCH_ELEMENTS // max(elements, 1))
+    if not (isinstance(batch_size, Integral) and batch_size > 0):
+        raise ValueError(
+            message(
+                f"{caller}: batch_size is not a number of draws",
+                expected="a positive integer, or None",
+                got=batch_size,
+                remedy="leave it out to choose by the size of a draw",
+            )
+        )
+    return int(batch_size)
+
+
+def collect(
+    function: Callable[[Batch], Mapping[str, jax.Array]], number: int, size: int
+) -> dict[str, np.ndarray]:
+    """The arrays that `function` gives for each batch, joined on the host.
+
+    Parameters
+    ----------
+    function
+        From a batch to arrays by name, with `size` as leading dimension.
+    number
+        Number of rows in all.
+    size
+        Number of rows in a batch.
+
+    Returns
+    -------
+    dict
+        Arrays with `number` as leading dimension; empty if `number` is 0.
+    """
+    joined: dict[str, np.ndarray] = {}
+    for batch in batches(number, size):
+        for name, value in jax.device_get(function(batch)).items():
+            if name not in joined:
+                joined[name] = np.empty((number, *value.shape[1:]), value.dtype)
+            joined[name][batch.start : batch.stop] = value[: batch.count]
+    return joined
+
+
+def host_values(posterior: Posterior, xi: jax.Array | np.ndarray) -> dict[str, np.ndarray]:
     """All sites at many coordinates, on the host.
 
     Parameters
@@ -26,22 +115,14 @@ def streamed_values(posterior: Posterior, xi: jax.Array | np.ndarray) -> dict[st
     Returns
     -------
     dict
-        For each site an array of shape ``(draws, *site_shape)``. No array of all draws of a
-        large event is ever on the device.
+        For each site an array of shape ``(draws, *site_shape)``. All draws of a large event are
+        never on the device together.
     """
     number = xi.shape[0]
     shapes = jax.eval_shape(posterior.values, jax.ShapeDtypeStruct((posterior.size,), xi.dtype))
-    one = sum(math.prod(jnp.shape(shape)) for shape in jax.tree.leaves(shapes))
-    size = max(1, min(number, BATCH_ELEMENTS // max(one, 1)))
-    kept: dict[str, np.ndarray] = {}
-    for first in range(0, number, size):
-        start = min(first, number - size)  # one shape: the last batch reaches back
-        batch = jax.device_get(_values(posterior, jnp.asarray(xi[start : start + size])))
-        for name, value in batch.items():
-            if name not in kept:
-                kept[name] = np.empty((number, *value.shape[1:]), value.dtype)
-            kept[name][start : start + size] = value
-    return kept
+    elements = sum(math.prod(jnp.shape(shape)) for shape in jax.tree.leaves(shapes))
+    size = max(1, min(number, draws_per_batch("host_values", None, elements)))
+    return collect(lambda batch: _values(posterior, jnp.asarray(batch.take(xi))), number, size)
 
 
 @jax.jit

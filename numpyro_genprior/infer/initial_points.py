@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.priors import VAEPrior
+from numpyro_genprior.priors import Prior
 
 
 def draw_starts(posterior: Posterior, key: jax.Array, num_starts: int) -> tuple[jax.Array, int]:
     """Coordinates of `num_starts` starts, and how many of them are encoders' guesses.
 
     Starts are prior draws. The first ones have, in the place of one latent, what an encoder says
-    of the data. That can only be asked where the data look like an event: for a `VAEPrior` with an
+    of the data. That can only be asked where the data look like an event: for a prior with an
     encoder among the model's arguments, an observed site of the shape of its event, and a latent
     site ``*_latent`` of the shape of its latent.
     """
@@ -27,29 +27,31 @@ def draw_starts(posterior: Posterior, key: jax.Array, num_starts: int) -> tuple[
 
 
 def _encoded(posterior: Posterior, xi: jax.Array) -> list[jax.Array]:
-    priors = jax.tree.leaves(posterior.arguments, is_leaf=lambda node: isinstance(node, VAEPrior))
-    priors = [p for p in priors if isinstance(p, VAEPrior) and p.encoder and not p.batch_shape]
+    priors = jax.tree.leaves(posterior.arguments, is_leaf=lambda node: isinstance(node, Prior))
+    priors = [
+        p for p in priors if isinstance(p, Prior) and p.encoder is not None and not p.batch_shape
+    ]
     if not priors:
         return []
-    trace = posterior._trace(xi)
+    trace = posterior.trace(xi)
     guesses = []
     for prior in priors:
         data = _data_like(prior, posterior, trace)
         places = [
-            place.name
-            for place in posterior.layout.places
-            if place.name.endswith("_latent") and place.value_shape == prior.latent.event_shape
+            part.name
+            for part in posterior.layout.slices
+            if posterior.sites[part.name].role == "latent"
+            and part.value_shape == prior.latent.event_shape
         ]
         if data is None or not places:
             continue
-        condition = prior.condition
-        values = {p.name: trace[p.name]["value"] for p in posterior.layout.places}
-        values[places[0]] = prior._encode(data, condition)[0]
+        values = {p.name: trace[p.name]["value"] for p in posterior.layout.slices}
+        values[places[0]] = prior.encode(data)[0]
         guesses.append(posterior.coordinates(values))
     return guesses
 
 
-def _data_like(prior: VAEPrior, posterior: Posterior, trace: Any) -> jax.Array | None:
+def _data_like(prior: Prior, posterior: Posterior, trace: Any) -> jax.Array | None:
     for name in posterior.layout.observed:
         value = jnp.asarray(trace[name]["value"])
         if value.shape == prior.event_shape:

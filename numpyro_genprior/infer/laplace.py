@@ -130,7 +130,7 @@ class AutoFisherLaplace(AutoContinuous):
         with numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=0):
             guide._setup_prototype(*args, **kwargs)
         xi = guide.posterior.coordinates(estimate.values)
-        if not np.array_equal(guide.posterior.standard, posterior.standard):
+        if not np.array_equal(guide.posterior.standard_normal, posterior.standard_normal):
             xi = jax.jit(minimise)(guide.posterior, xi[None]).xi[0]
         guide.params = {f"{prefix}_loc": guide._from_posterior(xi)}
         return guide
@@ -140,7 +140,7 @@ class AutoFisherLaplace(AutoContinuous):
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         self.posterior = Posterior(self.model, args, kwargs, unconstrained=True)
-        order = {place.name: place for place in self.posterior.layout.places}
+        order = {place.name: place for place in self.posterior.layout.slices}
         index = [np.arange(order[name].start, order[name].stop) for name in self._init_locs]
         self._order = np.concatenate(index)  # guide's coordinates among the posterior's
 

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpyro
-import numpyro.distributions as dist
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.coordinates import CoordinateRule, rule_of
+from numpyro_genprior.sites.model_reader import ModelSites, Site, Trace, read_model
 from numpyro_genprior.sites.wrappers import unwrap
 
 
 @dataclass(frozen=True)
 class SiteSlice:
-    """One latent site.
+    """The part of the flat coordinate array that belongs to one latent site.
 
     Attributes
     ----------
     name
         Name of the site.
     rule
-        How its coordinates become its value.
+        How its coordinates are mapped to its value.
     value_shape, shape
         Shape of the value and of the coordinates, plates and steps of a scan included.
     start, stop
-        Its part of the flat array.
+        Its range in the flat array.
     """
 
     name: str
@@ -41,75 +38,87 @@ class SiteSlice:
     start: int
     stop: int
 
+    @property
+    def size(self) -> int:
+        """Number of coordinates."""
+        return self.stop - self.start
+
     def take(self, flat: jax.Array) -> jax.Array:
+        """The site's coordinates out of a flat array (leading dimensions are kept)."""
         return flat[..., self.start : self.stop].reshape(flat.shape[:-1] + self.shape)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The latent sites of a model in their order, and the observed ones by name."""
+    """The slices of the latent sites of a model, in model order, and what the model's sites are."""
 
-    places: tuple[SiteSlice, ...]
-    observed: tuple[str, ...]
+    slices: tuple[SiteSlice, ...]
+    sites: ModelSites
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Names of the observed sites."""
+        return self.sites.observed
 
     @property
     def size(self) -> int:
-        return self.places[-1].stop if self.places else 0
+        """Number of coordinates."""
+        return self.slices[-1].stop if self.slices else 0
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """A name for each coordinate: the site's, with an index where it has several."""
+        """A name for each coordinate: the site's, with an index if it has several."""
         return tuple(
-            place.name if place.stop - place.start == 1 else f"{place.name}[{i}]"
-            for place in self.places
-            for i in range(place.stop - place.start)
+            part.name if part.size == 1 else f"{part.name}[{i}]"
+            for part in self.slices
+            for i in range(part.size)
         )
 
+    @property
+    def not_standard_normal(self) -> tuple[str, ...]:
+        """Names of the latent sites without standard normal coordinates."""
+        return tuple(part.name for part in self.slices if not part.rule.standard_normal)
+
     def __getitem__(self, name: str) -> SiteSlice:
-        return next(place for place in self.places if place.name == name)
+        return next(part for part in self.slices if part.name == name)
 
     def __contains__(self, name: str) -> bool:
-        return any(place.name == name for place in self.places)
+        return any(part.name == name for part in self.slices)
 
 
 def read_layout(
-    model: Callable[..., Any], args: Any, kwargs: Any, *, unconstrained: bool = False
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    unconstrained: bool = False,
 ) -> Layout:
-    """Trace a model abstractly and lay its latent sites out.
+    """Trace a model abstractly and lay out its latent sites.
 
     Raises
     ------
     ValueError
-        For a site that has no coordinates: discrete, masked, scaled or subsampled, by name; or
-        when there is none at all, or nothing observed.
+        If a latent site is discrete, masked or scaled, if a plate is subsampled (each by name), or
+        if there is no latent site.
     """
-    places: list[SiteSlice] = []
-    observed: list[str] = []
+    slices: list[SiteSlice] = []
 
-    def read(args: Any, kwargs: Any) -> None:
-        seeded = numpyro.handlers.seed(model, 0)
-        started = numpyro.handlers.substitute(seeded, substitute_fn=_anything)
-        with numpyro.handlers.block():
-            trace = numpyro.handlers.trace(started).get_trace(*args, **kwargs)
+    def lay_out(sites: ModelSites, trace: Trace) -> None:
         start = 0
-        for name, site in trace.items():
-            if site["type"] == "plate":
-                _refuse_subsampling(name, site)
-            if site["type"] != "sample":
+        for site in sites.values():
+            _refuse_subsampling(site)
+            if site.name not in sites.latents:
                 continue
-            if site["is_observed"]:
-                observed.append(name)
-                continue
-            _refuse(name, site)
-            rule, core = rule_of(site["fn"], unconstrained=unconstrained), unwrap(site["fn"])
-            value_shape = jnp.shape(site["value"])
-            shape = rule.shape(core, value_shape)
+            _refuse_unsupported(site)
+            fn = trace[site.name]["fn"]
+            rule = rule_of(fn, unconstrained=unconstrained)
+            shape = rule.shape(unwrap(fn), site.shape)
             stop = start + math.prod(shape)
-            places.append(SiteSlice(name, rule, value_shape, shape, start, stop))
+            slices.append(SiteSlice(site.name, rule, site.shape, shape, start, stop))
             start = stop
 
-    eqx.filter_eval_shape(read, args, kwargs)  # only shapes: no value is ever looked at
-    if not places:
+    sites = read_model(model, args, kwargs, inspect=lay_out)
+    if not slices:
         raise ValueError(
             message(
                 "The model has no latent sites",
@@ -117,60 +126,44 @@ def read_layout(
                 remedy="check that the data, and not the unknowns, are passed as obs=",
             )
         )
-    return Layout(tuple(places), tuple(observed))
+    return Layout(tuple(slices), sites)
 
 
-def _anything(site: Any) -> Any:
-    """A value of a latent site's shape."""
-    if site["type"] != "sample" or site["is_observed"]:
-        return None
-    return jnp.zeros(site["kwargs"]["sample_shape"] + site["fn"].shape())
-
-
-def _refuse_subsampling(name: str, site: Any) -> None:
-    size, subsample_size = site["args"]
-    if subsample_size is not None and subsample_size != size:
+def _refuse_subsampling(site: Site) -> None:
+    if site.full_size is not None and site.shape != (site.full_size,):
         raise ValueError(
             message(
-                f"Plate {name!r} is subsampled",
+                f"Plate {site.name!r} is subsampled",
                 expected="all of the data at each evaluation",
-                got=f"{subsample_size} of {size}",
+                got=f"{site.shape[0]} of {site.full_size}",
                 remedy="leave out subsample_size, or use SVI with another guide",
             )
         )
 
 
-def _refuse(name: str, site: Any) -> None:
-    fn = site["fn"]
-    if fn.support is not None and getattr(fn.support, "is_discrete", False):
+def _refuse_unsupported(site: Site) -> None:
+    if site.discrete:
+        kind = "" if site.distribution is None else site.distribution.__name__
         raise ValueError(
             message(
-                f"Site {name!r} is discrete ({type(unwrap(fn)).__name__})",
+                f"Site {site.name!r} is discrete ({kind})",
                 expected="continuous latent sites",
                 remedy="marginalise it in the likelihood (e.g. MixtureSameFamily), or observe it",
             )
         )
-    if site["scale"] is not None:
+    if site.scaled:
         raise ValueError(
             message(
-                f"The log density of latent site {name!r} is scaled by a handler",
+                f"The log density of latent site {site.name!r} is scaled by a handler",
                 expected="latent sites outside of handlers.scale",
                 remedy="scale the observed sites only",
             )
         )
-    if _masked(fn):
+    if site.masked:
         raise ValueError(
             message(
-                f"Latent site {name!r} is masked: where the mask is False it has no prior",
+                f"Latent site {site.name!r} is masked: where the mask is False it has no prior",
                 expected="latent sites without a mask",
                 remedy="mask the likelihood only",
             )
         )
-
-
-def _masked(fn: Any) -> bool:
-    while isinstance(fn, (dist.ExpandedDistribution, dist.Independent, dist.MaskedDistribution)):
-        if isinstance(fn, dist.MaskedDistribution) and fn._mask is not True:
-            return True
-        fn = fn.base_dist
-    return False

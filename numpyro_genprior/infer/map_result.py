@@ -126,7 +126,7 @@ class MAPEstimate:
                 "on a crease of a piecewise linear network (ReLU), or in a pit too narrow for the "
                 "digits (has a scale in .values run to 0?). Curvature there says little."
             )
-        others = [p.name for p in self.posterior.layout.places if not p.rule.standard]
+        others = self.posterior.layout.not_standard_normal
         lines.append(
             "Where a mode lies depends on the coordinates. These are standard normal under the "
             "prior" + (f", but unconstrained for {', '.join(others)}." if others else ".")

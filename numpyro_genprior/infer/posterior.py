@@ -18,6 +18,8 @@ from numpyro_genprior.infer.coordinates import Uninstalled
 from numpyro_genprior.infer.fisher import whitened_parameters
 from numpyro_genprior.infer.layout import Layout, SiteSlice, read_layout
 from numpyro_genprior.networks.static import Static
+from numpyro_genprior.sites.likelihood import log_likelihood
+from numpyro_genprior.sites.model_reader import Message, ModelSites, Trace
 from numpyro_genprior.sites.wrappers import unwrap
 
 DENSE = 256  # largest prior Hessian of non-standard coordinates that is formed
@@ -100,6 +102,11 @@ class Posterior(eqx.Module):
         return self._static.value[3]
 
     @property
+    def sites(self) -> ModelSites:
+        """What the sites of the model are."""
+        return self.layout.sites
+
+    @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The model's arguments and keyword arguments."""
         _, leaves, treedef, _ = self._static.value
@@ -111,12 +118,12 @@ class Posterior(eqx.Module):
         return self.layout.size
 
     @property
-    def standard(self) -> np.ndarray:
+    def standard_normal(self) -> np.ndarray:
         """For each coordinate, whether its prior is a standard normal."""
-        marks = [np.full(p.stop - p.start, p.rule.standard) for p in self.layout.places]
+        marks = [np.full(p.stop - p.start, p.rule.standard_normal) for p in self.layout.slices]
         return np.concatenate(marks)
 
-    def require_standard(self, method: str) -> None:
+    def require_standard_normal(self, method: str) -> None:
         """Refuse sites without standard normal coordinates, by name.
 
         Raises
@@ -124,7 +131,7 @@ class Posterior(eqx.Module):
         ValueError
             When there is such a site.
         """
-        others = [p for p in self.layout.places if not p.rule.standard]
+        others = [p for p in self.layout.slices if not p.rule.standard_normal]
         if others:
             remedy = (
                 "write it as a function of a normal site (e.g. LogNormal for a scale), or use "
@@ -148,7 +155,7 @@ class Posterior(eqx.Module):
 
     def values(self, xi: jax.Array) -> dict[str, jax.Array]:
         """All sites at coordinates `xi`: sample sites without data, and deterministic ones."""
-        trace = self._trace(xi)
+        trace = self.trace(xi)
         return {name: site["value"] for name, site in trace.items() if _is_kept(site)}
 
     def coordinates(self, values: dict[str, Any]) -> jax.Array:
@@ -159,27 +166,27 @@ class Posterior(eqx.Module):
         ValueError
             When a latent site has no value.
         """
-        missing = [p.name for p in self.layout.places if p.name not in values]
+        missing = [p.name for p in self.layout.slices if p.name not in values]
         if missing:
             raise ValueError(
                 message(
                     f"There is no value for latent site {missing[0]!r}",
-                    expected=f"values for {[p.name for p in self.layout.places]}",
+                    expected=f"values for {[p.name for p in self.layout.slices]}",
                     got=f"values for {sorted(values)}",
                     remedy="give the latents (x_latent), not the events",
                 )
             )
-        given = {p.name: jnp.asarray(values[p.name]) for p in self.layout.places}
+        given = {p.name: jnp.asarray(values[p.name]) for p in self.layout.slices}
         return self._flatten(self._run(numpyro.handlers.substitute(self.model, data=given)))
 
     def draw(self, key: jax.Array) -> jax.Array:
         """Coordinates of one draw from the prior."""
         draw_key, site_key = jax.random.split(key)
         xi = jax.random.normal(draw_key, (self.size,))
-        if self.standard.all():
+        if self.standard_normal.all():
             return xi
-        trace = self._trace(xi, only_standard=True, key=site_key)
-        return jnp.where(self.standard, xi, self._flatten(trace))
+        trace = self.trace(xi, only_standard=True, key=site_key)
+        return jnp.where(self.standard_normal, xi, self._flatten(trace))
 
     # ---- densities -------------------------------------------------------------------------------
 
@@ -188,16 +195,16 @@ class Posterior(eqx.Module):
 
         ``numpyro.factor`` counts as likelihood.
         """
-        trace = self._trace(xi)
-        return self._log_prior(xi, trace), _log_likelihood(trace)
+        trace = self.trace(xi)
+        return self._log_prior(xi, trace), log_likelihood(trace)
 
     def log_prior(self, xi: jax.Array) -> jax.Array:
         """Log density of the coordinates under the prior."""
-        return self._log_prior(xi, None if self.standard.all() else self._trace(xi))
+        return self._log_prior(xi, None if self.standard_normal.all() else self.trace(xi))
 
     def log_likelihood(self, xi: jax.Array) -> jax.Array:
         """Log density of the data given the coordinates."""
-        return _log_likelihood(self._trace(xi))
+        return log_likelihood(self.trace(xi))
 
     def log_joint(self, xi: jax.Array) -> jax.Array:
         """Log prior plus log likelihood: the log posterior up to the evidence."""
@@ -209,11 +216,11 @@ class Posterior(eqx.Module):
         return -self.log_joint(xi)
 
     def _log_prior(self, xi: jax.Array, trace: Any) -> jax.Array:
-        standard = self.standard
+        standard = self.standard_normal
         white = xi if standard.all() else jnp.where(standard, xi, 0)
         total = -0.5 * jnp.sum(white**2) - 0.5 * standard.sum() * math.log(2 * math.pi)
-        for place in self.layout.places:
-            if not place.rule.standard:
+        for place in self.layout.slices:
+            if not place.rule.standard_normal:
                 total = total + _log_unconstrained(place.take(xi), trace[place.name])
         return total
 
@@ -235,7 +242,7 @@ class Posterior(eqx.Module):
         ValueError
             When an observed site's law has no rule.
         """
-        trace = self._trace(xi)
+        trace = self.trace(xi)
         parts = []
         for name in self.layout.observed:
             site, law = trace[name], trace[name]["fn"]
@@ -252,7 +259,7 @@ class Posterior(eqx.Module):
             Of shape ``(k, k)`` for the k coordinates that are not standard normal (for these it
             is the identity), or its diagonal ``(k,)`` when k is above 256.
         """
-        index = np.flatnonzero(~self.standard)
+        index = np.flatnonzero(~self.standard_normal)
 
         def log_prior(part: jax.Array) -> jax.Array:
             return self.log_prior(xi.at[index].set(part))
@@ -275,33 +282,46 @@ class Posterior(eqx.Module):
 
     # ---- running the model -----------------------------------------------------------------------
 
-    def _run(self, model: Callable[..., Any], key: Any = 0) -> Any:
+    def trace(
+        self, xi: jax.Array, *, only_standard: bool = False, key: jax.Array | int = 0
+    ) -> Trace:
+        """NumPyro's trace of the model at coordinates `xi`.
+
+        Parameters
+        ----------
+        xi
+            Flat coordinates.
+        only_standard
+            Draw the sites without standard normal coordinates from their priors.
+        key
+            Random key for these draws.
+        """
+        layout = self.layout
+
+        def value(site: Message) -> jax.Array | None:
+            if site["type"] != "sample" or site["is_observed"] or site["name"] not in layout:
+                return None
+            part = layout[site["name"]]
+            if only_standard and not part.rule.standard_normal:
+                return None
+            own, core = part.take(xi), unwrap(site["fn"])
+            step = site["infer"].get("_scan_current_index")
+            with jax.numpy_rank_promotion("allow"):  # NumPyro's distributions rely on it
+                return part.rule.value(core, own if step is None else own[step])
+
+        return self._run(numpyro.handlers.substitute(self.model, substitute_fn=value), key)
+
+    def _run(self, model: Callable[..., Any], key: jax.Array | int = 0) -> Trace:
         args, kwargs = self.arguments
         with numpyro.handlers.block():
             seeded = numpyro.handlers.seed(model, key)
             return numpyro.handlers.trace(seeded).get_trace(*args, **kwargs)
 
-    def _trace(self, xi: jax.Array, *, only_standard: bool = False, key: Any = 0) -> Any:
-        layout = self.layout
-
-        def value(site: Any) -> Any:
-            if site["type"] != "sample" or site["is_observed"] or site["name"] not in layout:
-                return None
-            place = layout[site["name"]]
-            if only_standard and not place.rule.standard:
-                return None
-            part, core = place.take(xi), unwrap(site["fn"])
-            step = site["infer"].get("_scan_current_index")
-            with jax.numpy_rank_promotion("allow"):  # NumPyro's distributions rely on it
-                return place.rule.value(core, part if step is None else part[step])
-
-        return self._run(numpyro.handlers.substitute(self.model, substitute_fn=value), key)
-
     def _flatten(self, trace: Any) -> jax.Array:
         with jax.numpy_rank_promotion("allow"):
             parts = [
                 place.rule.coordinates(unwrap(trace[place.name]["fn"]), trace[place.name]["value"])
-                for place in self.layout.places
+                for place in self.layout.slices
             ]
         return jnp.concatenate([jnp.ravel(part) for part in parts])
 
@@ -329,7 +349,7 @@ class Linearised:
         whitened, self.matvec = jax.linearize(posterior.whitened, xi)
         self.num_rows = whitened.shape[0]
         self._transposed = jax.linear_transpose(self.matvec, xi)
-        standard = posterior.standard
+        standard = posterior.standard_normal
         self._others = np.flatnonzero(~standard)
         self.precision = None if standard.all() else posterior.prior_precision(xi)
 
@@ -371,17 +391,6 @@ def _is_kept(site: Any) -> bool:
     if site["type"] == "deterministic":
         return True
     return site["type"] == "sample" and not site["is_observed"]
-
-
-def _log_likelihood(trace: Any) -> jax.Array:
-    total = jnp.zeros(())
-    for site in trace.values():
-        if site["type"] == "sample" and site["is_observed"]:
-            with jax.numpy_rank_promotion("allow"):
-                log_prob = site["fn"].log_prob(site["value"])
-            scale = site["scale"]
-            total = total + jnp.sum(log_prob if scale is None else scale * log_prob)
-    return total
 
 
 def _log_unconstrained(u: jax.Array, site: Any) -> jax.Array:

@@ -247,7 +247,7 @@ def prior_affine(at: Linearised) -> LowRankAffine:
         jnp.zeros((size, 0), dtype),
         jnp.zeros(0, dtype),
         tril=_others_inverse_root(at),
-        others=tuple(map(int, np.flatnonzero(~at.posterior.standard))),
+        others=tuple(map(int, np.flatnonzero(~at.posterior.standard_normal))),
     )
 
 
@@ -266,7 +266,7 @@ def _inverse_root(at: Linearised) -> jax.Array:
     unit = jnp.eye(at.posterior.size, dtype=at.xi.dtype)
     if block is None:
         return unit
-    others = np.flatnonzero(~at.posterior.standard)
+    others = np.flatnonzero(~at.posterior.standard_normal)
     return unit.at[np.ix_(others, others)].set(block)
 
 

@@ -6,17 +6,21 @@ import json
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import PyTree
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.io.distributions import describe_support, law_name
+from numpyro_genprior.io.distributions import describe_support, distribution_name
 from numpyro_genprior.io.errors import FamilyError, PriorFileError, StructureError
 from numpyro_genprior.networks.architectures import ARCHITECTURES
 from numpyro_genprior.networks.frozen import Frozen
 from numpyro_genprior.priors.prior import Prior
 from numpyro_genprior.priors.standard_normal import StandardNormal
 
-__all__ = ["describe", "same_description"]
+__all__ = ["NOT_JSON", "describe", "same_description"]
+
+NOT_JSON = "not JSON"
+"""The key under which the type stands of a static value that JSON cannot hold."""
 
 
 def describe(prior: Prior) -> dict[str, Any]:
@@ -24,13 +28,17 @@ def describe(prior: Prior) -> dict[str, Any]:
     fields = sorted(type(prior).gather_pytree_data_fields())
     values = {field.lstrip("_"): prior.__dict__.get(field) for field in fields}
     networks = {k: _describe_network(v) for k, v in values.items() if isinstance(v, Frozen)}
+    static = sorted(
+        set(type(prior).gather_pytree_aux_fields()) - set(Prior.gather_pytree_aux_fields())
+    )
     description = {
         "family": type(prior).__name__,
         "event_shape": list(prior.event_shape),
         "support": describe_support(prior.support),
-        "latent": _describe_law(prior.latent),
+        "latent": _describe_distribution(prior.latent),
         "condition": _describe_condition(prior),
         "networks": networks,
+        "static": {f.lstrip("_"): _describe_static(prior.__dict__.get(f)) for f in static},
         "validate_args": prior.__dict__.get("_validate_args"),
     }
     try:
@@ -53,34 +61,42 @@ def _describe_network(frozen: Frozen) -> dict[str, Any]:
     return {"architecture": None, "type": name}
 
 
-def _describe_law(law: Distribution) -> dict[str, Any]:
-    if isinstance(law, Prior):
-        return {"law": "prior", "prior": describe(law)}
-    if isinstance(law, StandardNormal):
-        return {"law": "StandardNormal", "shape": list(law.event_shape)}
-    if type(law) is Independent:
-        base = _describe_law(law.base_dist)
-        return {"law": "Independent", "ndims": law.reinterpreted_batch_ndims, "base": base}
-    if type(law) is ExpandedDistribution:
-        base = _describe_law(law.base_dist)
-        return {"law": "Expanded", "batch_shape": list(law.batch_shape), "base": base}
-    shapes = {"batch_shape": list(law.batch_shape), "event_shape": list(law.event_shape)}
-    return {"law": law_name(law), "type": type(law).__name__, **shapes}
+def _describe_static(value: object) -> Any:
+    """A value as JSON gives it back, or its type if JSON cannot hold it."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return {NOT_JSON: type(value).__name__}
+
+
+def _describe_distribution(d: Distribution) -> dict[str, Any]:
+    if isinstance(d, Prior):
+        return {"distribution": "prior", "prior": describe(d)}
+    if isinstance(d, StandardNormal):
+        return {"distribution": "StandardNormal", "shape": list(d.event_shape)}
+    if type(d) is Independent:
+        base = _describe_distribution(d.base_dist)
+        return {"distribution": "Independent", "ndims": d.reinterpreted_batch_ndims, "base": base}
+    if type(d) is ExpandedDistribution:
+        base = _describe_distribution(d.base_dist)
+        return {"distribution": "Expanded", "batch_shape": list(d.batch_shape), "base": base}
+    shapes = {"batch_shape": list(d.batch_shape), "event_shape": list(d.event_shape)}
+    return {"distribution": distribution_name(d), "type": type(d).__name__, **shapes}
 
 
 def _describe_condition(prior: Prior) -> dict[str, Any] | None:
-    condition = prior._condition
-    if condition is None:
+    condition, shape = prior.condition, prior.condition_shape
+    if condition is None or shape is None:
         return None
     inexact = jnp.issubdtype(condition.dtype, jnp.inexact)
     return {
-        "shape": list(condition.shape),
-        "batch_shape": list(condition.batch_shape),
+        "shape": list(shape),
+        "batch_shape": list(condition.shape[: condition.ndim - len(shape)]),
         "kind": "real" if inexact else "integer",
     }
 
 
-def same_description(file: Any, like: Any, path: str = "prior") -> None:
+def same_description(file: PyTree, like: PyTree, path: str = "prior") -> None:
     """Refuse a description that differs from what ``like=`` says.
 
     Raises

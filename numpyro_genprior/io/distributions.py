@@ -1,16 +1,17 @@
-"""Latent laws and supports that a file can name: fixed tables, nothing is imported by name."""
+"""Distributions and supports that a file can name: fixed tables, nothing is imported by name."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import Distribution, constraints
 
-__all__ = ["LAWS", "describe_support", "law_name", "make_support", "parameters"]
+__all__ = ["DISTRIBUTIONS", "describe_support", "distribution_name", "make_support", "parameters"]
 
-LAWS: dict[str, tuple[type, tuple[str, ...]]] = {
+DISTRIBUTIONS: dict[str, tuple[type, tuple[str, ...]]] = {
     "Beta": (dist.Beta, ("concentration1", "concentration0")),
     "Cauchy": (dist.Cauchy, ("loc", "scale")),
     "Exponential": (dist.Exponential, ("rate",)),
@@ -25,21 +26,22 @@ LAWS: dict[str, tuple[type, tuple[str, ...]]] = {
     "StudentT": (dist.StudentT, ("df", "loc", "scale")),
     "Uniform": (dist.Uniform, ("low", "high")),
 }
-"""NumPyro laws by name, with the parameters that make them again."""
+"""NumPyro distributions by name, with the arguments of their constructors."""
 
 
-def law_name(law: Distribution) -> str | None:
-    """The name of `law` in `LAWS`, None if it is not there (a subclass is not)."""
-    name = type(law).__name__
-    return name if name in LAWS and LAWS[name][0] is type(law) else None
+def distribution_name(distribution: Distribution) -> str | None:
+    """The name of a distribution in `DISTRIBUTIONS`, or None; subclasses are not there."""
+    cls = type(distribution)
+    known, _ = DISTRIBUTIONS.get(cls.__name__, (None, ()))
+    return cls.__name__ if known is cls else None
 
 
-def parameters(law: Distribution) -> dict[str, Any]:
-    """Parameters that make `law` again, numbers among them as arrays."""
+def parameters(distribution: Distribution) -> dict[str, jax.Array]:
+    """The arguments that build a distribution of `DISTRIBUTIONS`, Python numbers as arrays."""
     return {
         name: jnp.asarray(value, None if hasattr(value, "dtype") else float)
-        for name in LAWS[type(law).__name__][1]
-        for value in [getattr(law, name)]
+        for name in DISTRIBUTIONS[type(distribution).__name__][1]
+        for value in [getattr(distribution, name)]
     }
 
 

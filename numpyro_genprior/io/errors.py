@@ -33,7 +33,7 @@ class TruncatedFileError(CorruptFileError):
 
 
 class VersionError(PriorFileError):
-    """The file was written by a newer version of the format."""
+    """The file was written in another version of the format."""
 
 
 class TemplateRequiredError(PriorFileError):

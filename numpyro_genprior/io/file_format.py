@@ -28,7 +28,7 @@ from numpyro_genprior.io.errors import (
 
 __all__ = ["FORMAT_VERSION", "decode", "decode_header", "encode"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 KEY = "numpyro_genprior"
 
 _PREFIX = "sha256:"
@@ -133,6 +133,17 @@ def decode_header(data: bytes) -> tuple[dict[str, Any], int]:
     version = header.get("format_version")
     if type(version) is not int or version < 1:
         raise CorruptFileError(message("The file has no format version", remedy=_SAVE_AGAIN))
+    if version < FORMAT_VERSION:
+        raise VersionError(
+            message(
+                "The file was written by an older numpyro_genprior "
+                f"({header.get('package_version', 'unknown')})",
+                expected=f"format version {FORMAT_VERSION}",
+                got=version,
+                remedy="build the prior again, around the arrays that any reader of safetensors "
+                "finds in the file, and save it",
+            )
+        )
     if version > FORMAT_VERSION:
         raise VersionError(
             message(

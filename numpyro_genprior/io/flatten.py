@@ -13,7 +13,7 @@ from jax.core import Tracer
 from numpyro.distributions import Distribution
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.io.distributions import LAWS, law_name, parameters
+from numpyro_genprior.io.distributions import DISTRIBUTIONS, distribution_name, parameters
 from numpyro_genprior.io.errors import PrecisionError, PriorFileError, ShapeError, StructureError
 from numpyro_genprior.networks.frozen import Frozen
 from numpyro_genprior.priors.condition import Condition
@@ -70,12 +70,12 @@ def fill(
     constants
         Python numbers and strings that the skeleton must agree with where it has them.
     exact
-        Whether dtypes have to agree, too; otherwise only their kinds.
+        Whether dtypes must agree too; otherwise only their kinds (inexact, integer, ...).
 
     Raises
     ------
     StructureError, ShapeError, PrecisionError
-        When the arrays do not fit.
+        If the arrays do not fit.
     """
 
     def visit(name: str, leaf: Any) -> Any:
@@ -114,7 +114,7 @@ def _walk(node: Any, visit: Visit, name: str) -> Any:
     if isinstance(node, Condition):
         return Condition(visit(name, node.array), node.shape)
     if isinstance(node, Distribution):
-        return _walk_law(node, visit, name)
+        return _walk_distribution(node, visit, name)
 
     def at(path: Any, leaf: Any) -> Any:
         below = _join(name, *map(_key, path))
@@ -123,21 +123,21 @@ def _walk(node: Any, visit: Visit, name: str) -> Any:
     return jax.tree_util.tree_map_with_path(at, node, is_leaf=_is_special)
 
 
-def _walk_law(law: Distribution, visit: Visit, name: str) -> Distribution:
-    known = law_name(law)
+def _walk_distribution(d: Distribution, visit: Visit, name: str) -> Distribution:
+    known = distribution_name(d)
     if known is not None:
         new = {}
-        for key, value in parameters(law).items():
+        for key, value in parameters(d).items():
             found = visit(_join(name, key), value)
-            number = not hasattr(getattr(law, key), "dtype")  # a Python number stays one
+            number = not hasattr(getattr(d, key), "dtype")  # a Python number stays one
             new[key] = found.item() if number and isinstance(found, jax.Array) else found
-        return LAWS[known][0](**new, validate_args=law.__dict__.get("_validate_args"))
-    children, aux = law.tree_flatten()
-    fields = type(law).gather_pytree_data_fields()  # in an order that differs between processes
+        return DISTRIBUTIONS[known][0](**new, validate_args=d.__dict__.get("_validate_args"))
+    children, aux = d.tree_flatten()
+    fields = type(d).gather_pytree_data_fields()  # in an order that differs between processes
     of_field = dict(zip(fields, children, strict=True))
     for field in sorted(fields):
         of_field[field] = _walk(of_field[field], visit, _join(name, field.lstrip("_")))
-    return type(law).tree_unflatten(aux, tuple(of_field[field] for field in fields))
+    return type(d).tree_unflatten(aux, tuple(of_field[field] for field in fields))
 
 
 def _is_special(node: Any) -> bool:

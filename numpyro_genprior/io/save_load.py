@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
+
 from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.io import atomic, file_format, flatten
@@ -34,8 +36,9 @@ def save(path: str | os.PathLike[str], prior: Prior) -> None:
     path
         The file; an old one is replaced.
     prior
-        A prior. Those of this package on built-in architectures load by themselves; the header's
-        ``loads`` says so. Any other `Prior` on any network is kept, too, and needs ``like=``.
+        A prior. Those of this package on built-in architectures load by themselves, and so do
+        priors of your own that write the hook ``_from_file``; the header's ``loads`` says so. Any
+        other `Prior` on any network is kept too, and needs ``like=``.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def save(path: str | os.PathLike[str], prior: Prior) -> None:
     arrays, constants = flatten.collect(prior)
     validation.weights_finite(prior, f"The {type(prior).__name__} to be saved")
     description = describe(prior)
-    reason = _why_not_alone(prior, description, arrays)
+    reason = _why_not_alone(prior, description, arrays, constants)
     header = {
         "format": "a numpyro_genprior prior; read with numpyro_genprior.load(path)",
         "package_version": _package_version(),
@@ -91,8 +94,8 @@ def save(path: str | os.PathLike[str], prior: Prior) -> None:
 def load(path: str | os.PathLike[str], like: Prior | None = None) -> Any:
     """Read a prior that `save` wrote.
 
-    Nothing in the file is executed: classes and architectures come from fixed tables, networks of
-    other kinds from `like`. Every byte is checked before anything is built.
+    Nothing in the file is executed: only classes of priors and architectures that are registered
+    are built, networks of other kinds come from `like`. Every byte is checked first.
 
     Parameters
     ----------
@@ -100,7 +103,8 @@ def load(path: str | os.PathLike[str], like: Prior | None = None) -> Any:
         The file.
     like
         A prior of the same class and structure, with any weights: what to fill. Needed for
-        networks that are no built-in architecture, and for priors of your own.
+        networks that are no built-in architecture, and for priors of your own without the hook
+        ``_from_file``.
 
     Returns
     -------
@@ -155,7 +159,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     return file_format.decode_header(atomic.read(path))[0]
 
 
-def _build(header: dict[str, Any], arrays: dict[str, Any], like: Prior | None) -> Any:
+def _build(header: dict[str, Any], arrays: dict[str, np.ndarray], like: Prior | None) -> Prior:
     description = header.get("prior")
     if not isinstance(description, dict) or not isinstance(header.get("constants"), dict):
         raise StructureError("The file describes no prior. Save the prior again.")
@@ -212,19 +216,28 @@ def _build(header: dict[str, Any], arrays: dict[str, Any], like: Prior | None) -
     return prior
 
 
-def _listed(arrays: dict[str, Any]) -> dict[str, str]:
+def _listed(arrays: dict[str, np.ndarray]) -> dict[str, str]:
     return {name: f"{a.dtype}{list(a.shape)}" for name, a in sorted(arrays.items())}
 
 
-def _why_not_alone(prior: Prior, description: dict[str, Any], arrays: dict[str, Any]) -> str | None:
-    """Build the prior as `load` will, and say why that cannot be done without a skeleton."""
+def _why_not_alone(
+    prior: Prior,
+    description: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    constants: dict[str, str],
+) -> str | None:
+    """Build the prior as `load` will, and say why that cannot be done without ``like=``."""
     try:
         built = rebuild(description, arrays)
     except PriorFileError as error:
         return str(error)
-    if type(built) is type(prior) and describe(built) == description:
+    same = describe(built) == description and flatten.collect(built)[1] == constants
+    if same and type(built) is type(prior):
         return None
-    return needs_like(f"its {type(prior).__name__} is not made as those of numpyro_genprior are")
+    return needs_like(
+        f"another class of the name {type(prior).__name__} is registered, or its _from_file builds "
+        "another prior"
+    )
 
 
 def _package_version() -> str:

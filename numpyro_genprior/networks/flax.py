@@ -2,50 +2,51 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import ArrayLike, PyTree
 
 from numpyro_genprior.errors import NetworkError, message
-from numpyro_genprior.networks.adapter import Adapter, as_arrays, keyword_arguments
+from numpyro_genprior.networks.adapter import NetworkAdapter, as_arrays, hashable_keywords
 from numpyro_genprior.networks.static import Static
+
+if TYPE_CHECKING:
+    from flax import linen, nnx  # an optional dependency
 
 __all__ = ["from_flax", "from_nnx"]
 
 
-def _random(name: str, switch: str) -> str:
-    return message(
+def _draws_random_numbers(name: str, switch: str) -> NetworkError:
+    what = message(
         "The Flax network draws random numbers when it is applied",
         expected="a function of the latent alone",
         remedy=f"remove dropout or pass its switch, for example {name}(..., {switch}); noise of "
         "the decoder is VAEPrior's `scale`",
     )
+    return NetworkError(what)
 
 
 def _require_flax(name: str) -> None:
     try:
         import flax  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            message(
-                f"{name} needs the package flax",
-                remedy="install it: pip install numpyro_genprior[flax]",
-            )
-        ) from error
+        remedy = "install it: pip install numpyro_genprior[flax]"
+        raise ImportError(message(f"{name} needs the package flax", remedy=remedy)) from error
 
 
 def from_flax(
-    module: Any,
-    variables: Mapping[str, Any],
+    module: linen.Module,
+    variables: Mapping[str, Mapping[str, PyTree[ArrayLike]]],
     *,
     method: str | Callable[..., Any] | None = None,
     batched: bool = False,
-    **apply_kwargs: Any,
-) -> Adapter:
-    """Make a network of a Flax Linen module and its variables.
+    **apply_kwargs: Hashable,
+) -> NetworkAdapter:
+    """Make a network from a Flax Linen module and its variables.
 
     Parameters
     ----------
@@ -53,14 +54,14 @@ def from_flax(
         A Linen module of one latent, of the latent's shape and without a batch axis, and of a
         condition if there is one; it returns one event or ``(loc, scale)``.
     variables
-        What ``module.init`` returns or training made of it:
-        ``{"params": ..., "batch_stats": ...}``. All collections are read and none is updated.
+        What ``module.init`` returns, trained or not: ``{"params": ..., "batch_stats": ...}``. All
+        collections are read and none is updated.
     method
         The method to apply, as in ``module.apply``: ``method="decode"`` takes the decoder of a
         VAE. None stands for ``__call__``.
     batched
-        True for a network that wants a leading batch axis (image convolutions, flattening): one of
-        length one is added to every input and removed from every output.
+        True for a network that expects a leading batch axis (image convolutions, flattening): one
+        of length one is added to every input and removed from every output.
     **apply_kwargs
         Switches that the method takes by keyword, such as ``train=False``; hashable.
 
@@ -74,7 +75,7 @@ def from_flax(
     TypeError
         If ``module`` is not a Linen module, or variables or switches have the wrong type.
     ValueError
-        On the first call: if the network draws random numbers, updates batch statistics or misses
+        On the first call, if the network draws random numbers, updates batch statistics or lacks
         variables.
     ImportError
         If Flax is not installed (``pip install numpyro_genprior[flax]``).
@@ -118,25 +119,28 @@ def from_flax(
             )
         )
     arrays = as_arrays("variables", dict(variables), remedy)
-    apply = _LinenApply(Static(module), Static(method), keyword_arguments(apply_kwargs))
-    return Adapter(arrays, apply, batched)
+    keywords = hashable_keywords(apply_kwargs)
+    return _LinenNetwork(arrays, batched, Static(module), Static(method), keywords)
 
 
-@dataclasses.dataclass(frozen=True)
-class _LinenApply:
-    module: Static
-    method: Static
-    kwargs: tuple[tuple[str, Any], ...]
+@final
+class _LinenNetwork(NetworkAdapter):
+    variables: dict[str, PyTree[jax.Array]]
+    batched: bool = eqx.field(static=True)
+    module: Static[linen.Module] = eqx.field(static=True)
+    method: Static[str | Callable[..., Any] | None] = eqx.field(static=True)
+    keywords: tuple[tuple[str, Hashable], ...] = eqx.field(static=True)
 
-    def __call__(self, variables: dict[str, Any], *inputs: Any) -> Any:
+    def apply(self, *inputs: jax.Array) -> PyTree[jax.Array]:
         import flax.errors as errors
 
+        variables, options = self.variables, dict[str, Any](self.keywords)
         try:
             return self.module.value.apply(
-                variables, *inputs, method=self.method.value, mutable=False, **dict(self.kwargs)
+                variables, *inputs, method=self.method.value, mutable=False, **options
             )
         except errors.InvalidRngError as error:
-            raise NetworkError(_random("from_flax", "train=False")) from error
+            raise _draws_random_numbers("from_flax", "train=False") from error
         except errors.ModifyScopeVariableError as error:
             raise NetworkError(
                 message(
@@ -163,24 +167,24 @@ class _LinenApply:
 
 
 def from_nnx(
-    module: Any,
+    module: nnx.Module,
     *,
     method: str | None = None,
     batched: bool = False,
-    **call_kwargs: Any,
-) -> Adapter:
-    """Make a network of a Flax NNX module, in evaluation mode.
+    **call_kwargs: Hashable,
+) -> NetworkAdapter:
+    """Make a network from a Flax NNX module, in evaluation mode.
 
     Parameters
     ----------
     module
         An NNX module of one latent, of the latent's shape and without a batch axis, and of a
-        condition if there is one; it returns one event or ``(loc, scale)``. A copy is taken, and
-        the module itself is not changed.
+        condition if there is one; it returns one event or ``(loc, scale)``. It is copied and left
+        unchanged.
     method
         Name of the method to call, for example ``"decode"``; None stands for ``__call__``.
     batched
-        True for a network that wants a leading batch axis, as for `from_flax`.
+        True for a network that expects a leading batch axis, as for `from_flax`.
     **call_kwargs
         Switches that the method takes by keyword; hashable.
 
@@ -195,14 +199,14 @@ def from_nnx(
         If ``module`` is not an NNX module or a switch has the wrong type.
     ValueError
         If the module has no such method; on the first call, if the network draws random numbers or
-        updates batch statistics though ``module.eval()`` was applied to the copy.
+        updates batch statistics even after ``module.eval()``, which is applied to the copy.
     ImportError
         If Flax is not installed (``pip install numpyro_genprior[flax]``).
 
     Notes
     -----
-    **Fails when** a module has a training switch of its own that ``module.eval()`` does not know:
-    pass it by keyword, or set it before.
+    **Fails when** a module has a training switch that ``module.eval()`` does not know: pass it by
+    keyword, or set it before.
 
     Examples
     --------
@@ -239,37 +243,39 @@ def from_nnx(
     leaves, treedef = jax.tree.flatten(rng_state)
     streams = tuple(_describe_stream(leaf) for leaf in leaves)
     variables = as_arrays("module", rest, "pass a module with arrays in its variables")
-    apply = _NNXApply(graphdef, treedef, streams, method, keyword_arguments(call_kwargs))
-    return Adapter(variables, apply, batched)
+    keywords = hashable_keywords(call_kwargs)
+    return _NNXNetwork(variables, batched, graphdef, treedef, streams, method, keywords)
 
 
-@dataclasses.dataclass(frozen=True)
-class _NNXApply:
-    graphdef: Any
-    rng_treedef: Any
-    streams: tuple[tuple[Any, ...], ...]
-    method: str | None
-    kwargs: tuple[tuple[str, Any], ...]
+@final
+class _NNXNetwork(NetworkAdapter):
+    variables: PyTree[jax.Array]
+    batched: bool = eqx.field(static=True)
+    graphdef: Any = eqx.field(static=True)
+    rng_treedef: jax.tree_util.PyTreeDef = eqx.field(static=True)
+    rng_streams: tuple[_RngStream, ...] = eqx.field(static=True)
+    method: str | None = eqx.field(static=True)
+    keywords: tuple[tuple[str, Hashable], ...] = eqx.field(static=True)
 
-    def __call__(self, variables: Any, *inputs: Any) -> Any:
+    def apply(self, *inputs: jax.Array) -> PyTree[jax.Array]:
         from flax import nnx
 
-        # The streams are put back with any content, as whoever draws from them is refused below.
-        rng_state = self.rng_treedef.unflatten([_make_stream(s) for s in self.streams])
-        module = nnx.merge(self.graphdef, rng_state, variables)
-        before = _watched(module)
+        # The streams get arbitrary contents: a network that draws from them is refused below.
+        rng_state = self.rng_treedef.unflatten([_make_stream(s) for s in self.rng_streams])
+        module = nnx.merge(self.graphdef, rng_state, self.variables)
+        before = _rng_and_batch_statistics(module)
         function = module if self.method is None else getattr(module, self.method)
-        output = function(*inputs, **dict(self.kwargs))
-        rngs, stats = (
+        output = function(*inputs, **dict(self.keywords))
+        rng_changed, statistics_changed = (
             any(a is not b for a, b in zip(*pair, strict=True))
-            for pair in zip(before, _watched(module), strict=True)
+            for pair in zip(before, _rng_and_batch_statistics(module), strict=True)
         )
-        if rngs:
-            raise NetworkError(_random("from_nnx", "deterministic=True"))
-        if stats:
+        if rng_changed:
+            raise _draws_random_numbers("from_nnx", "deterministic=True")
+        if statistics_changed:
             raise NetworkError(
                 message(
-                    "The NNX network updates its batch statistics in evaluation mode",
+                    "The NNX network updates its batch statistics even in evaluation mode",
                     expected="a fixed function of the latent",
                     remedy="leave use_running_average to module.eval(), or pass the "
                     "network's own switch: from_nnx(..., train=False)",
@@ -278,23 +284,30 @@ class _NNXApply:
         return output
 
 
-def _watched(module: Any) -> list[list[Any]]:
+def _rng_and_batch_statistics(module: nnx.Module) -> list[list[jax.Array]]:
     from flax import nnx
 
     return [jax.tree.leaves(s) for s in nnx.state(module, nnx.RngState, nnx.BatchStat, ...)[:2]]
 
 
-def _describe_stream(leaf: Any) -> tuple[Any, ...]:
+class _RngStream(NamedTuple):
+    """What is needed to make a key, or a counter, of a random stream again."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    key_impl: Hashable  # None for a counter
+
+
+def _describe_stream(leaf: jax.Array) -> _RngStream:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.key_data(leaf).shape, "uint32", jax.random.key_impl(leaf)
-    return leaf.shape, str(leaf.dtype), None
+        return _RngStream(jax.random.key_data(leaf).shape, "uint32", jax.random.key_impl(leaf))
+    return _RngStream(leaf.shape, str(leaf.dtype), None)
 
 
-def _make_stream(stream: tuple[Any, ...]) -> Any:
-    shape, dtype, impl = stream
-    data = jnp.zeros(shape, dtype)
-    return data if impl is None else jax.random.wrap_key_data(data, impl=impl)
+def _make_stream(stream: _RngStream) -> jax.Array:
+    data = jnp.zeros(stream.shape, stream.dtype)
+    return data if stream.key_impl is None else jax.random.wrap_key_data(data, impl=stream.key_impl)
 
 
-def _describe(module: Any) -> str:
+def _describe(module: object) -> str:
     return f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__

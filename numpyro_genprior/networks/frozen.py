@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, SupportsIndex, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import PyTree
 
-from numpyro_genprior.networks.closure import open_closure
+from numpyro_genprior.networks.closure import closure_to_pytree
 from numpyro_genprior.networks.convolution import call
 from numpyro_genprior.networks.pickling import check_pickles
 from numpyro_genprior.networks.static import Static
 
 DATA, STATIC = "data", "static"
 
+Leaf = TypeVar("Leaf")
 
-def _is_array(leaf: Any) -> bool:
+
+def _is_array(leaf: object) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic))
 
 
-def _is_inexact(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+def _is_inexact(leaf: object) -> bool:
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
 
 
-def _classify(leaf: Any) -> str:
+def _classify(leaf: object) -> str:
     if not _is_array(leaf):
         return STATIC
     if _is_inexact(leaf) or isinstance(leaf, Tracer):
@@ -34,8 +38,8 @@ def _classify(leaf: Any) -> str:
     return STATIC
 
 
-def _freeze(leaf: Any) -> Any:
-    if not _is_array(leaf):
+def _freeze(leaf: Leaf) -> Leaf | np.ndarray:
+    if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
         return leaf
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return leaf
@@ -48,9 +52,10 @@ class Frozen:
 
     The leaves of a `Frozen` are the inexact arrays of the network, so that ``jax.grad``,
     ``jax.jit``, ``jax.vmap``, ``jax.tree.map`` and optimisers apply to it directly. Integer
-    arrays (permutations, masks) are kept aside by content: they take part in the computation
-    and not in differentiation. The tree structure and everything else are static, compared by
-    content where that is possible. Arrays that a plain function closes over are leaves too.
+    arrays (permutations, masks) are part of the static data and compared by content: they take
+    part in the computation but not in differentiation. The tree structure and everything else are
+    static, compared by content where that is possible. Arrays that a plain function closes over
+    are leaves too.
 
     A network is unbatched: it maps a latent of shape ``latent_shape`` (and a condition, if it
     takes one) to one event. It computes in the widest of the dtypes of its weights and inputs:
@@ -79,11 +84,11 @@ class Frozen:
 
     __slots__ = ("_data", "_static")
 
-    def __init__(self, net: Any) -> None:
+    def __init__(self, net: PyTree) -> None:
         if isinstance(net, Frozen):
             self._data, self._static = net._data, net._static
             return
-        leaves, treedef = jax.tree.flatten(open_closure(net))
+        leaves, treedef = jax.tree.flatten(closure_to_pytree(net))
         kinds = tuple(_classify(leaf) for leaf in leaves)
         self._data = tuple(leaf for leaf, kind in zip(leaves, kinds, strict=True) if kind == DATA)
         rest = tuple(
@@ -93,28 +98,28 @@ class Frozen:
 
     @property
     def net(self) -> Any:
-        """The network itself, rebuilt around the present weights."""
+        """The network itself, rebuilt around the current weights."""
         return self._rebuild(self._data)
 
-    def promoted(self, *arguments: Any) -> Any:
+    def promoted(self, *arguments: PyTree) -> Any:
         """The network in the widest of the dtypes of its weights and of `arguments`."""
         dtype = self.dtype(*arguments)
         return self._rebuild(tuple(promote(leaf, dtype) for leaf in self._data))
 
-    def dtype(self, *arguments: Any) -> Any:
+    def dtype(self, *arguments: PyTree) -> np.dtype:
         """The dtype in which the network computes when called with `arguments`."""
         arrays = [leaf for leaf in (*self._data, *arguments) if _is_inexact(leaf)]
         return jnp.result_type(*arrays) if arrays else jnp.result_type(float)
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: PyTree) -> Any:
         return call(Frozen._apply, self, *arguments)
 
-    def _apply(self, *arguments: Any) -> Any:
+    def _apply(self, *arguments: PyTree) -> Any:
         dtype = self.dtype(*arguments)
         return self.promoted(*arguments)(*(promote(a, dtype) for a in arguments))
 
     def select(self, excluded: Callable[[Any], bool]) -> list[bool]:
-        """For each leaf, whether it lies outside of every node for which `excluded` is true."""
+        """For each leaf, whether it lies outside every node for which `excluded` is true."""
         nodes = jax.tree.leaves(self.net, is_leaf=excluded)
         marks = [not excluded(node) for node in nodes for _ in jax.tree.leaves(node)]
         _, kinds, _ = self._static.value
@@ -134,7 +139,7 @@ class Frozen:
         return self._data, self._static
 
     @classmethod
-    def tree_unflatten(cls, static: Static, data: Any) -> Frozen:
+    def tree_unflatten(cls, static: Static, data: Sequence[Any]) -> Frozen:
         self = object.__new__(cls)
         self._data, self._static = tuple(data), static
         return self
@@ -149,18 +154,18 @@ class Frozen:
         data = tuple(leaf.copy() if _is_array(leaf) else leaf for leaf in self._data)
         return Frozen.tree_unflatten(self._static, data)
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         net = self.net
         check_pickles(net)
         return Frozen, (net,)
 
 
-def _thaw(leaf: Any) -> Any:
+def _thaw(leaf: Leaf) -> Leaf | jax.Array:
     return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
-def promote(leaf: Any, dtype: Any) -> Any:
-    """Cast an inexact array to `dtype`; leave every other leaf alone."""
+def promote(leaf: PyTree, dtype: np.dtype) -> PyTree:
+    """Cast an inexact array to `dtype`; return any other leaf as it is."""
     if not _is_inexact(leaf) or leaf.dtype == dtype:
         return leaf
     return jnp.asarray(leaf).astype(dtype)

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, TypeGuard, final
 
 import equinox as eqx
 import jax
+from jaxtyping import ArrayLike, PyTree
 
 from numpyro_genprior.errors import NetworkError, message
-from numpyro_genprior.networks.adapter import Adapter, as_arrays, keyword_arguments
+from numpyro_genprior.networks.adapter import NetworkAdapter, as_arrays, hashable_keywords
+
+if TYPE_CHECKING:
+    from haiku import Transformed, TransformedWithState
 
 __all__ = ["from_haiku"]
 
 
 def from_haiku(
-    transformed: Any,
-    params: Mapping[str, Any],
-    state: Mapping[str, Any] | None = None,
+    transformed: Transformed | TransformedWithState,
+    params: Mapping[str, PyTree[ArrayLike]],
+    state: Mapping[str, PyTree[ArrayLike]] | None = None,
     *,
     batched: bool = False,
-    **apply_kwargs: Any,
-) -> Adapter:
-    """Make a network of a Haiku transform and its parameters.
+    **apply_kwargs: Hashable,
+) -> NetworkAdapter:
+    """Make a network from a Haiku transform and its parameters.
 
     Parameters
     ----------
@@ -37,10 +40,10 @@ def from_haiku(
     params
         The parameters, as ``transformed.init`` returns them.
     state
-        The state (batch statistics) of ``hk.transform_with_state``. It is read and never updated.
+        The state (batch statistics) of ``hk.transform_with_state``, read but never updated.
     batched
-        True for a network that wants a leading batch axis (image convolutions, flattening): one of
-        length one is added to every input and removed from every output.
+        True for a network that expects a leading batch axis (image convolutions, flattening): one
+        of length one is added to every input and removed from every output.
     **apply_kwargs
         Switches that ``f`` takes by keyword, such as ``is_training=False``; hashable.
 
@@ -52,8 +55,8 @@ def from_haiku(
     Raises
     ------
     TypeError
-        If ``transformed`` is not one of Haiku's, or parameters, state or switches have the wrong
-        type.
+        If ``transformed`` is not a Haiku transform, or parameters, state or switches have the
+        wrong type.
     ValueError
         If the state is missing or superfluous; on the first call, if the network draws random
         numbers.
@@ -74,6 +77,65 @@ def from_haiku(
     >>> net(jax.numpy.ones(2)).shape
     (3,)
     """
+    _check_transform(transformed)
+    with_state = _has_state(transformed)
+    _check_variables(params, state, with_state)
+    remedy = "pass the mapping that init returned, or trained values of that structure"
+    variables = {
+        "params": as_arrays("params", params, remedy),
+        "state": as_arrays("state", state, remedy) if with_state else None,
+    }
+    keywords = hashable_keywords(apply_kwargs)
+    return _HaikuNetwork(variables, batched, transformed, keywords)
+
+
+@final
+class _HaikuNetwork(NetworkAdapter):
+    variables: dict[str, PyTree[jax.Array]]
+    batched: bool = eqx.field(static=True)
+    transformed: Transformed | TransformedWithState = eqx.field(static=True)
+    keywords: tuple[tuple[str, Hashable], ...] = eqx.field(static=True)
+
+    def apply(self, *inputs: jax.Array) -> PyTree[jax.Array]:
+        params, state = self.variables["params"], self.variables["state"]
+        with_state = _has_state(self.transformed)
+        leading = (params, state) if with_state else (params,)
+        rng = (None,) if _takes_rng(self.transformed) else ()
+        try:
+            output = self.transformed.apply(*leading, *rng, *inputs, **dict(self.keywords))
+        except ValueError as error:
+            if type(error).__name__ != "MissingRNGError":  # Haiku does not export the class
+                raise
+            raise NetworkError(
+                message(
+                    "The Haiku network draws random numbers when it is applied",
+                    expected="a function of the latent alone",
+                    remedy="remove dropout or pass its switch, for example from_haiku(..., "
+                    "is_training=False); noise of the decoder is VAEPrior's `scale`",
+                )
+            ) from error
+        if with_state:
+            output, new_state = output
+            _warn_if_training(state, new_state)
+        return output
+
+
+def _has_state(
+    transformed: Transformed | TransformedWithState,
+) -> TypeGuard[TransformedWithState]:
+    import haiku as hk
+
+    return isinstance(transformed, hk.TransformedWithState)
+
+
+def _takes_rng(transformed: Transformed | TransformedWithState) -> bool:
+    # init takes (rng, *inputs); apply takes params, perhaps a state, perhaps an rng, the inputs.
+    inputs = len(inspect.signature(transformed.init).parameters) - 1
+    own = len(inspect.signature(transformed.apply).parameters) - inputs
+    return own > 1 + _has_state(transformed)
+
+
+def _check_transform(transformed: object) -> None:
     try:
         import haiku as hk
     except ImportError as error:
@@ -86,11 +148,13 @@ def from_haiku(
                 "`transformed` is not a Haiku transform",
                 expected="the result of hk.transform or hk.transform_with_state",
                 got=type(transformed).__name__,
-                remedy="pass hk.transform(f) with a function f of one latent; of "
+                remedy="pass hk.transform(f) with a function f of one latent; for "
                 "hk.multi_transform pass hk.Transformed(f.init, one of f.apply)",
             )
         )
-    with_state = isinstance(transformed, hk.TransformedWithState)
+
+
+def _check_variables(params: object, state: object, with_state: bool) -> None:
     if with_state and state is None:
         raise ValueError(
             message(
@@ -106,72 +170,15 @@ def from_haiku(
                 remedy="leave it out, or build the network with hk.transform_with_state",
             )
         )
-    for name, tree in (("params", params), ("state", state)):
-        if not isinstance(tree, Mapping) and (name == "params" or with_state):
-            call = "params, state" if with_state else "params"
-            raise TypeError(
-                message(
-                    f"`{name}` is not a mapping",
-                    expected="what init returns",
-                    got=type(tree).__name__,
-                    remedy=f"pass what {call} = f.init(key, latent) gives, or trained values of "
-                    "that structure",
-                )
-            )
-    remedy = "pass the mapping that init returned, or trained values of that structure"
-    variables = {
-        "params": as_arrays("params", params, remedy),
-        "state": as_arrays("state", state, remedy) if with_state else None,
-    }
-    apply = _Apply(
-        transformed,
-        with_state,
-        _takes_rng(transformed, with_state),
-        keyword_arguments(apply_kwargs),
-    )
-    return Adapter(variables, apply, batched)
+    call = "params, state" if with_state else "params"
+    remedy = f"pass what {call} = f.init(key, latent) gives, or trained values of that structure"
+    for name, tree in (("params", params), ("state", state))[: 1 + with_state]:
+        if not isinstance(tree, Mapping):
+            what, got = f"`{name}` is not a mapping", type(tree).__name__
+            raise TypeError(message(what, expected="what init returns", got=got, remedy=remedy))
 
 
-def _takes_rng(transformed: Any, with_state: bool) -> bool:
-    # init takes (rng, *inputs); apply takes params, its state, perhaps an rng, then the inputs.
-    inputs = len(inspect.signature(transformed.init).parameters) - 1
-    own = len(inspect.signature(transformed.apply).parameters) - inputs
-    return own > 1 + with_state
-
-
-@dataclasses.dataclass(frozen=True)
-class _Apply:
-    """The static half of the adapter: equal for one transform and one set of switches."""
-
-    transformed: Any
-    with_state: bool
-    takes_rng: bool
-    kwargs: tuple[tuple[str, Any], ...]
-
-    def __call__(self, variables: dict[str, Any], *inputs: Any) -> Any:
-        state = variables["state"]
-        leading = (variables["params"], state) if self.with_state else (variables["params"],)
-        rng = (None,) if self.takes_rng else ()
-        try:
-            output = self.transformed.apply(*leading, *rng, *inputs, **dict(self.kwargs))
-        except ValueError as error:
-            if type(error).__name__ != "MissingRNGError":  # Haiku does not export the class
-                raise
-            raise NetworkError(
-                message(
-                    "The Haiku network draws random numbers when it is applied",
-                    expected="a function of the latent alone",
-                    remedy="remove dropout or pass its switch, for example from_haiku(..., "
-                    "is_training=False); noise of the decoder is VAEPrior's `scale`",
-                )
-            ) from error
-        if self.with_state:
-            output, new_state = output
-            _warn_if_training(state, new_state)
-        return output
-
-
-def _warn_if_training(state: Any, new_state: Any) -> None:
+def _warn_if_training(state: PyTree[jax.Array], new_state: PyTree[jax.Array]) -> None:
     old = [x for x in jax.tree.leaves(state) if eqx.is_inexact_array(x)]
     new = [x for x in jax.tree.leaves(new_state) if eqx.is_inexact_array(x)]
     if len(old) != len(new) or any(a is not b for a, b in zip(old, new, strict=True)):
@@ -179,7 +186,7 @@ def _warn_if_training(state: Any, new_state: Any) -> None:
             message(
                 "The Haiku network updates its state when it is applied, as batch normalisation "
                 "does in training mode; the update is discarded, and statistics of a batch of one "
-                "are of no use",
+                "are useless",
                 remedy="pass the network's switch, for example from_haiku(..., is_training=False)",
             ),
             stacklevel=2,

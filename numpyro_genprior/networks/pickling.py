@@ -1,27 +1,28 @@
-"""What pickle and cloudpickle can keep of a network, and what they would break."""
+"""Whether pickle and cloudpickle can keep a network without breaking it."""
 
 from __future__ import annotations
 
 import pickle
 import sys
 import types
-from typing import Any
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
+from jaxtyping import PyTree
 
 
-def check_pickles(net: Any) -> None:
-    """Refuse a network that the pickler at work cannot hold, or would restore broken.
+def check_pickles(net: PyTree) -> None:
+    """Refuse a network that the running pickler cannot hold, or would restore incorrectly.
 
     Raises
     ------
     TypeError
-        Naming `ngp.save`, which keeps any prior.
+        If so; the message names `ngp.save`, which keeps any prior.
     """
     try:
         if _hides_module(jax.tree.leaves(net)):
-            raise TypeError("a function inside of it closes over an Equinox module")
+            raise TypeError("a function inside it closes over an Equinox module")
         _active_pickler().dumps(net)
     except Exception as error:
         raise TypeError(
@@ -30,12 +31,12 @@ def check_pickles(net: Any) -> None:
         ) from error
 
 
-def _hides_module(values: list[Any], seen: tuple[Any, ...] = ()) -> bool:
+def _hides_module(values: Sequence[PyTree], seen: tuple[types.FunctionType, ...] = ()) -> bool:
     """Whether a plain function among `values` closes over an Equinox module.
 
-    FlowJAX's couplings keep their transformer so. Equinox marks absent fields by an object that
-    it compares by identity; inside a function cloudpickle copies the mark, and the copied flow
-    fails, or fails to match its own structure, when it is called.
+    FlowJAX's couplings keep their transformer in this way. Equinox marks missing fields by a
+    sentinel that it compares by identity. Inside a function cloudpickle copies the sentinel, and
+    the copied flow raises, or no longer matches its own structure, when it is called.
     """
     for function in values:
         if not isinstance(function, types.FunctionType) or any(function is f for f in seen):
@@ -57,9 +58,9 @@ def _is_bound(cell: types.CellType) -> bool:
     return True
 
 
-def _active_pickler() -> Any:
-    """Give cloudpickle when it is what is pickling us (it can hold lambdas), else pickle."""
-    frame: Any = sys._getframe(1)
+def _active_pickler() -> types.ModuleType:
+    """Cloudpickle if it is the one that is pickling now (it can hold lambdas), else pickle."""
+    frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_globals.get("__name__", "").partition(".")[0] == "cloudpickle":
             return sys.modules["cloudpickle"]

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 
-def _same(a: Any, b: Any) -> bool:
+
+def _same(a: object, b: object) -> bool:
     if a is b:
         return True
     if type(a) is not type(b):
         return False
-    if isinstance(a, np.ndarray):
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a.dtype == b.dtype and np.array_equal(a, b)
-    if isinstance(a, (tuple, list)):
+    if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)):
         return len(a) == len(b) and all(map(_same, a, b))
     try:
         return bool(a == b)
-    except Exception:  # an `==` that raises or gives an array says nothing: treat as different
+    except Exception:  # `==` raises or gives an array: treat them as different
         return False
 
 
-def _hash(a: Any) -> int:
+def _hash(a: object) -> int:
     if isinstance(a, np.ndarray):
         return hash((a.shape, a.dtype.str, a.tobytes()))
     if isinstance(a, (tuple, list)):
@@ -33,11 +35,11 @@ def _hash(a: Any) -> int:
         return hash(type(a))
 
 
-class Static:
+class Static(Generic[T]):
     """A value for the auxiliary data of a pytree.
 
-    JAX asks auxiliary data for ``hash`` and ``==`` on every call of a jitted function. Tree
-    definitions of FlowJAX, Distrax and NumPyro transforms often have neither (they hold lists,
+    JAX calls ``hash`` and ``==`` of auxiliary data at every call of a jitted function. Tree
+    definitions of FlowJAX, Distrax and NumPyro transforms often support neither (they hold lists,
     dictionaries or arrays). `Static` compares arrays and sequences by content, falls back to
     identity where ``==`` fails, and to the type where ``hash`` fails: a wrong guess costs a
     retrace and never a wrong answer.
@@ -45,7 +47,7 @@ class Static:
 
     __slots__ = ("_hashed", "value")
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: T) -> None:
         self.value = value
         self._hashed: int | None = None
 
@@ -60,9 +62,9 @@ class Static:
     def __repr__(self) -> str:
         return f"Static({self.value!r})"
 
-    def __getstate__(self) -> Any:
+    def __getstate__(self) -> tuple[T]:
         return (self.value,)
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: tuple[T]) -> None:
         (self.value,) = state
         self._hashed = None

@@ -1,4 +1,4 @@
-"""Pictures. They need matplotlib: ``pip install numpyro_genprior[plots]``."""
+"""Pictures, drawn by matplotlib: ``pip install numpyro_genprior[plots]``."""
 
 from numpyro_genprior.plots.adequacy import adequacy
 from numpyro_genprior.plots.calibration import coverage, sbc_ranks
@@ -11,6 +11,7 @@ from numpyro_genprior.plots.spectrum import (
     latent_shrinkage,
     sensitivity_spectrum,
 )
+from numpyro_genprior.plots.tempering import tempering
 
 __all__ = [
     "adequacy",
@@ -23,4 +24,5 @@ __all__ = [
     "posterior_images",
     "sbc_ranks",
     "sensitivity_spectrum",
+    "tempering",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from numpyro_genprior.diagnostics import Coverage
 from numpyro_genprior.diagnostics.calibration.uniformity_test import RankTest
-from numpyro_genprior.plots.style import BAD, DATA, PRIOR, axes, check
+from numpyro_genprior.plots.style import BAD, DATA, PRIOR, axes, check, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def sbc_ranks(result: RankTest, *, ax: Axes | None = None) -> Axes:
         If `result` is another object.
     """
     check(result, RankTest, "sbc_ranks", "sbc(model, key, ...)")
-    ax, bands = axes(ax, width=7.5, height=3.4), result.simultaneous
+    ax, bands = axes(ax, height=3.6), result.simultaneous
     x = np.concatenate([[0], bands.points, [1]])
 
     def closed(values: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ def sbc_ranks(result: RankTest, *, ax: Axes | None = None) -> Axes:
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set_xlabel("rank of the truth among posterior draws (share)")
     ax.set_ylabel("share of ranks below,\nminus uniform")
-    _legend(ax)
+    legend(ax, columns=4)
     return ax
 
 
@@ -92,7 +92,7 @@ def coverage(result: Coverage, *, ax: Axes | None = None) -> Axes:
         If `result` is another object.
     """
     check(result, Coverage, "coverage", "coverage(model, key, ..., events=held_out)")
-    ax = axes(ax, width=5.6, height=4.0)
+    ax = axes(ax, width=4.2, height=4.4)
     ax.fill_between([0, 1], [0, 1], 0, color=BAD, alpha=0.06, linewidth=0, label="too narrow")
     ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, label="nominal")
     failing = result.failing
@@ -105,10 +105,5 @@ def coverage(result: Coverage, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(0, 1)
     ax.set_xlabel("nominal level")
     ax.set_ylabel("share of truths inside")
-    _legend(ax)
+    legend(ax)
     return ax
-
-
-def _legend(ax: Axes) -> None:
-    """A legend to the right of the axes, clear of the curves."""
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from numpyro_genprior.diagnostics import Contraction
-from numpyro_genprior.plots.style import BAD, DATA, axes, check
+from numpyro_genprior.plots.style import BAD, DATA, axes, check, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def contraction(
     results = dict(result) if isinstance(result, Mapping) else {"": result}
     for one in results.values() or [None]:
         check(one, Contraction, "contraction", "contraction(model, key, ..., schedule={...})")
-    ax, first = axes(ax, width=6.8, height=3.8), next(iter(results.values()))
+    ax, first = axes(ax, width=5.2, height=4.0), next(iter(results.values()))
     argument = first.argument
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(results)}
     if len(results) == 1:
@@ -74,7 +74,7 @@ def contraction(
             label = f"theory{of}, {argument}$^{{{exponent:.2f}}}$"
             _theory(ax, results[name], exponent, colours[name], label)
     _axes_of(ax, first)
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend(ax, columns=2)
     return ax
 
 

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import math
-import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.plots.curves import draw_curves
-from numpyro_genprior.plots.style import HIDDEN, pyplot
+from numpyro_genprior.plots.style import (
+    CAPTION_LINE,
+    HIDDEN,
+    LABEL,
+    PANEL_TITLE,
+    TICK,
+    colour_bar,
+    finish,
+    pyplot,
+    wrap,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 __all__ = ["posterior_images"]
 
 WIDTH = 9.0  # inches
+CAPTION_WIDTH = 125  # characters
 
 
 def posterior_images(
@@ -36,35 +49,36 @@ def posterior_images(
     title: str | None = None,
     caption: str | None = None,
 ) -> Figure:
-    """Truth, data, posterior mean, posterior standard deviation and some draws, as images.
+    """Truth, data, posterior mean, posterior standard deviation and a few draws, as images.
 
     Parameters
     ----------
     events
         Posterior draws of the event, of shape ``(draw, row, col)`` or
-        ``(chain, draw, row, col)``: ``trace.posterior["x"]``, say. With chains, the draws that are
-        shown say from which chain they are, and come from all in turn.
+        ``(chain, draw, row, col)``, e.g. ``trace.posterior["x"]``. If there are chains, the draws
+        shown are taken from all of them in turn, and each names its chain.
     truth
-        The image itself, where it is known.
+        The true image, if it is known.
     data
-        The data as an image (NaN where nothing was observed: those pixels are blue), or as a
-        curve when they have one dimension.
+        The data as an image (pixels that are NaN, because nothing was observed there, are blue),
+        or as a curve if they have one dimension.
     residual
-        Data minus prediction over its standard deviation, say; shown around zero.
+        For instance (data minus prediction) over its standard deviation; the colour scale is
+        symmetric about zero.
     mean, sd
-        Moments from `ngp.event_moments`, where `events` are only some of the draws. Those of
-        `events` otherwise.
+        Moments from `ngp.event_moments`, if `events` are only some of the draws. None for those
+        of `events`.
     num_draws
-        How many draws are shown.
+        Number of draws that are shown.
     event_ndim
         2 for images and maps; 3 for images with channels last, (row, col, 3 or 4); 1 for curves,
-        which are drawn into one panel, with the mean and two standard deviations as a band.
+        which are drawn in one panel, with the mean and two standard deviations as a band.
     limits
-        Values that are black and white; the extremes of truth and mean by default.
+        Values shown as black and white; the extremes of truth and mean by default.
     title
-        Above the figure.
+        Text above the figure.
     caption
-        Below the figure, where findings about the chains belong.
+        Text below the figure, e.g. what the chains' diagnostics found.
 
     Returns
     -------
@@ -74,9 +88,9 @@ def posterior_images(
     Raises
     ------
     ImportError
-        Without matplotlib.
+        If matplotlib is not installed.
     ValueError
-        When the draws are not images.
+        If the draws are not images.
 
     Examples
     --------
@@ -90,7 +104,7 @@ def posterior_images(
     if event_ndim not in (1, 2, 3) or array.ndim <= event_ndim or num_draws < 1:
         raise ValueError(
             message(
-                "posterior_images draws images",
+                "posterior_images: these draws are not images",
                 expected=f"draws of shape (draw, row, col) or (chain, draw, row, col), "
                 f"event_ndim 1, 2 or 3 (got {event_ndim}), and num_draws of at least 1",
                 got=array.shape,
@@ -116,49 +130,44 @@ def posterior_images(
     low, high = _limits(mean_, truth_) if limits is None else limits
 
     chosen = _spread(array.shape[: array.ndim - event_ndim], num_draws)
-    top = [truth_ is not None, data is not None, True, True, residual is not None]
+    num_panels = 2 + sum(part is not None for part in (truth, data, residual))
     aspect = mean_.shape[0] / mean_.shape[1]
-    ratios = [1 / sum(top), 1 / len(chosen)]  # both rows are as wide as the figure
-    words = textwrap.wrap(caption or "", 125)
-    height = WIDTH * aspect * sum(ratios) + 1.3 + 0.16 * len(words)
+    ratios = [1 / num_panels, 1 / len(chosen)]  # both rows are as wide as the figure
+    lines = wrap(caption, CAPTION_WIDTH)
+    height = WIDTH * aspect * sum(ratios) + 1.3 + CAPTION_LINE * len(lines)
     figure = pyplot().figure(figsize=(WIDTH, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, hspace=0.1, wspace=0.02)
     rows = figure.add_gridspec(2, 1, height_ratios=ratios)
-    upper = rows[0].subgridspec(1, sum(top))
-    panels = iter([upper[i] for i in range(sum(top))])
-    lower = rows[1].subgridspec(1, len(chosen))
-
-    def panel(name: str) -> Axes:
-        axes = figure.add_subplot(next(panels))
-        axes.set_title(name, fontsize=11)
-        return axes
+    upper, lower = rows[0].subgridspec(1, num_panels), rows[1].subgridspec(1, len(chosen))
+    panels = (figure.add_subplot(upper[i]) for i in range(num_panels))
 
     if truth_ is not None:
-        _image(panel("truth"), truth_, low, high)
+        _image(_panel(panels, "truth"), truth_, low, high)
     if data is not None:
-        _data(panel("data"), np.asarray(data), low, high)
-    shown = panel("posterior mean")
-    _scale(shown, _image(shown, mean_, low, high))
-    shown = panel("posterior sd")
+        _data(_panel(panels, "data"), np.asarray(data), low, high)
+    _scaled(_panel(panels, "posterior mean"), mean_, low, high)
     spread = sd_.mean(axis=-1) if event_ndim == 3 else sd_
-    _scale(shown, _image(shown, spread, 0.0, _positive(spread), "magma"))
+    _scaled(_panel(panels, "posterior sd"), spread, 0.0, _positive(spread), "magma")
     if residual is not None:
-        shown, values = panel("residual"), np.asarray(residual)
+        values = np.asarray(residual)
         extent = _positive(np.abs(values))
-        _scale(shown, _image(shown, values, -extent, extent, "RdBu_r"))
+        _scaled(_panel(panels, "residual"), values, -extent, extent, "RdBu_r")
     for place, index in enumerate(chosen):
         axes = figure.add_subplot(lower[place])
         _image(axes, array[index], low, high)
-        axes.set_title(f"draw, chain {index[0]}" if len(index) > 1 else "draw", fontsize=9)
-    if title:
-        figure.suptitle(title, fontsize=12)
-    if words:
-        figure.supxlabel("\n".join(words), fontsize=9, x=0.02, ha="left")
+        axes.set_title(f"draw, chain {index[0]}" if len(index) > 1 else "draw", fontsize=LABEL)
+    finish(figure, title, lines)
     return figure
 
 
+def _panel(panels: Iterator[Axes], title: str) -> Axes:
+    axes = next(panels)
+    axes.set_title(title, fontsize=PANEL_TITLE)
+    return axes
+
+
 def _limits(mean: np.ndarray, truth: np.ndarray | None) -> tuple[float, float]:
-    """The extremes of what is finite, apart where there is one value or none."""
+    """The finite extremes; if they coincide, half a unit to either side."""
     values = mean.ravel() if truth is None else np.concatenate([mean.ravel(), truth.ravel()])
     values = values[np.isfinite(values)].astype(float)
     if not values.size:
@@ -168,14 +177,14 @@ def _limits(mean: np.ndarray, truth: np.ndarray | None) -> tuple[float, float]:
 
 
 def _positive(values: np.ndarray) -> float:
-    """The largest value, or 1 where there is nothing above zero."""
+    """The largest finite value, or 1 if none is positive."""
     finite = values[np.isfinite(values)]
     largest = float(finite.max()) if finite.size else 0.0
     return largest if largest > 0 else 1.0
 
 
 def _spread(lead: tuple[int, ...], number: int) -> list[tuple[int, ...]]:
-    """Indices of draws that are far apart, from all chains in turn."""
+    """Indices of draws far apart from each other, taken from all chains in turn."""
     if len(lead) == 1:
         places = np.linspace(0, lead[0] - 1, min(number, lead[0])).round().astype(int)
         return [(int(place),) for place in places]
@@ -195,7 +204,9 @@ def _even(chains: int, number: int) -> np.ndarray:
     return np.linspace(0, chains - 1, number).round().astype(int)
 
 
-def _image(axes: Axes, values: np.ndarray, low: float, high: float, colours: str = "gray") -> Any:
+def _image(
+    axes: Axes, values: np.ndarray, low: float, high: float, colours: str = "gray"
+) -> AxesImage:
     from matplotlib import colormaps
 
     axes.set_xticks([])
@@ -210,16 +221,13 @@ def _data(axes: Axes, values: np.ndarray, low: float, high: float) -> None:
     if values.ndim == 1:
         axes.plot(values, ".", color="black", markersize=2)
         axes.set_box_aspect(1)
-        axes.tick_params(labelsize=7)
+        axes.tick_params(labelsize=TICK)
         return
     _image(axes, values, low, high)
 
 
-def _scale(axes: Axes, image: Any) -> None:
-    """A colour bar inside the panel's own room, so that panels keep one size."""
-    if image.get_array().ndim == 3:
-        return
-    bar = axes.figure.colorbar(
-        image, cax=axes.inset_axes((0.06, -0.09, 0.88, 0.045)), orientation="horizontal"
-    )
-    bar.ax.tick_params(labelsize=7, length=2, pad=1)
+def _scaled(axes: Axes, values: np.ndarray, low: float, high: float, colours: str = "gray") -> None:
+    """An image with a colour bar; one with channels has none."""
+    image = _image(axes, values, low, high, colours)
+    if values.ndim == 2:
+        colour_bar(axes, image)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.priors.prior import Prior
+from numpyro_genprior.priors.stored import StoredPrior
 
 
 class GaussianFieldPrior(Prior):
@@ -35,7 +36,7 @@ class GaussianFieldPrior(Prior):
     Raises
     ------
     ValueError
-        When the spectrum is not positive and finite everywhere, the zero frequency included.
+        If the spectrum is not positive and finite everywhere, the zero frequency included.
 
     Notes
     -----
@@ -136,13 +137,39 @@ class GaussianFieldPrior(Prior):
     def _filter(self, x: jax.Array, response: jax.Array) -> jax.Array:
         return jnp.fft.irfftn(jnp.fft.rfftn(x) * response, s=self._loc.shape)
 
+    def _whiten(self, residual: jax.Array) -> jax.Array:
+        """``C^(-1/2)`` times a residual."""
+        return self._filter(residual, jax.lax.rsqrt(self._spectrum))
+
     def _decode(self, z: jax.Array, condition: jax.Array | None) -> jax.Array:
         return self._loc + self._filter(z, jnp.sqrt(self._spectrum))
 
     def _log_prob(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
-        white = self._filter(x - self._loc, jax.lax.rsqrt(self._spectrum))
+        white = self._whiten(x - self._loc)
         log_det = jnp.sum(self._multiplicity() * jnp.log(self._spectrum))
         return -0.5 * (jnp.sum(white**2) + log_det + x.size * math.log(2 * math.pi))
+
+    def _inverse(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
+        return self._whiten(x - self._loc)
+
+    def _fisher_parameters(self, condition: jax.Array | None) -> dict[str, jax.Array]:
+        return {"loc": self._loc, "spectrum": self._spectrum}
+
+    def _fisher_root(
+        self, tangent: dict[str, jax.Array], condition: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """``C^(-1/2) dm``, and ``½ m (dλ/λ)²`` of a frequency that stands m times in the grid."""
+        weight = jnp.sqrt(jnp.asarray(self._multiplicity()) / 2)
+        return self._whiten(tangent["loc"]), weight * tangent["spectrum"] / self._spectrum
+
+    @classmethod
+    def _from_file(cls, stored: StoredPrior) -> Self:
+        return cls(
+            stored.event_shape,
+            stored.array("spectrum"),
+            loc=stored.array("loc"),
+            validate_args=stored.validate_args,
+        )
 
 
 def radial_frequency(shape: tuple[int, ...]) -> np.ndarray:

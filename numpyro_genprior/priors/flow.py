@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +13,17 @@ from numpyro.distributions.transforms import ComposeTransform
 
 from numpyro_genprior import validation
 from numpyro_genprior.errors import message
-from numpyro_genprior.flows import ADAPTERS, Adapter, adapter_of
+from numpyro_genprior.flows import ADAPTERS, FlowAdapter, adapter_of
 from numpyro_genprior.flows.support import disagree, is_real
 from numpyro_genprior.networks.frozen import Frozen, promote
 from numpyro_genprior.priors.latent_distribution import as_latent
 from numpyro_genprior.priors.missing_handler import warn_if_latent_is_ignored
 from numpyro_genprior.priors.prior import Prior
+from numpyro_genprior.priors.stored import StoredPrior
 
 
 class FlowPrior(Prior):
-    """The law of ``x = T(z)`` for an invertible T: a normalizing flow.
+    """The distribution of ``x = T(z)`` for an invertible T: a normalizing flow.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ class FlowPrior(Prior):
         A FlowJAX distribution or bijection, a Distrax bijector, or a NumPyro transform (or
         ``TransformedDistribution``). Its weights are leaves of the prior.
     latent
-        Law of z. None takes the flow's own base law (FlowJAX), or a standard normal. Distrax
+        Distribution of z. None takes the flow's own base (FlowJAX), or a standard normal. Distrax
         bijectors and NumPyro transforms have no shape of their own and need it.
     support
         Where events live. None works it out from the flow, and asks where it cannot.
@@ -41,9 +42,9 @@ class FlowPrior(Prior):
     Raises
     ------
     TypeError
-        When `flow` comes from no library that is known.
+        If `flow` comes from no library that is known.
     ValueError
-        When a latent, condition or support is missing or does not fit, or weights are NaN.
+        If a latent, condition or support is missing or does not fit, or weights are NaN.
 
     Notes
     -----
@@ -91,7 +92,7 @@ class FlowPrior(Prior):
             latent = flow.base_dist if latent is None else latent
             flow = ComposeTransform(list(flow.transforms))
         adapter = _adapter(flow)
-        flow = adapter.opened(flow)
+        flow = adapter.to_pytree(flow)
         self._library = adapter.name
         self._flow = Frozen(flow)
         validation.weights_finite(self._flow, "The flow")
@@ -110,11 +111,9 @@ class FlowPrior(Prior):
             self._check_shapes()
 
     def _check_shapes(self) -> None:
-        """A flow that broadcasts its latent is no bijection, and its density none of the event."""
-        x = jax.ShapeDtypeStruct(self.event_shape, self.event_dtype)
-        condition = None if self._condition is None else self._condition.abstract
+        """Refuse a flow that broadcasts its latent: it is no bijection."""
         try:
-            z, _ = jax.eval_shape(self._inverse, x, condition)
+            z = jax.eval_shape(self._inverse, *self._abstract_event())
         except NotImplementedError:
             return
         if z.shape != self._latent.event_shape:
@@ -134,17 +133,17 @@ class FlowPrior(Prior):
         Of Distrax and NumPyro, functions inside of it that hold weights (conditioners,
         autoregressive networks) are replaced by pytrees that are called as they were.
         """
-        return self._adapter.settled(self._flow.net)
+        return self._adapter.recompute_cached(self._flow.net)
 
     @property
-    def _adapter(self) -> type[Adapter]:
+    def _adapter(self) -> FlowAdapter[Any]:
         return ADAPTERS[self._library]
 
-    def _forward(self, z: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
+    def _forward(self, z: jax.Array, condition: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         dtype = self._flow.dtype(z)
         flow = self._flow.promoted(z)
         try:
-            return self._adapter.forward(flow, promote(z, dtype), condition)
+            return self._adapter.forward_and_log_det(flow, promote(z, dtype), condition)
         except NotImplementedError as error:
             raise NotImplementedError(
                 message(
@@ -156,14 +155,19 @@ class FlowPrior(Prior):
                 )
             ) from error
 
-    def _decode(self, z: jax.Array, condition: Any) -> jax.Array:
+    def _decode(self, z: jax.Array, condition: jax.Array | None) -> jax.Array:
         return self._forward(z, condition)[0]
 
-    def _inverse(self, x: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array]:
+    def _inverse(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
+        return self._inverse_and_log_det(x, condition)[0]
+
+    def _inverse_and_log_det(
+        self, x: jax.Array, condition: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
         dtype = self._flow.dtype(x)
         flow = self._flow.promoted(x)
         try:
-            return self._adapter.inverse(flow, promote(x, dtype), condition)
+            return self._adapter.inverse_and_log_det(flow, promote(x, dtype), condition)
         except NotImplementedError as error:
             raise NotImplementedError(
                 message(
@@ -174,8 +178,8 @@ class FlowPrior(Prior):
                 )
             ) from error
 
-    def _log_prob(self, x: jax.Array, condition: Any) -> jax.Array:
-        z, log_det = self._inverse(x, condition)
+    def _log_prob(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
+        z, log_det = self._inverse_and_log_det(x, condition)
         return jnp.asarray(self._latent.log_prob(z)) + log_det
 
     def sample_with_intermediates(
@@ -192,8 +196,18 @@ class FlowPrior(Prior):
         z, log_det = intermediates
         return jnp.asarray(self._latent.log_prob(z)) - log_det
 
+    @classmethod
+    def _from_file(cls, stored: StoredPrior) -> Self:
+        return cls(
+            stored.network("flow"),
+            latent=stored.latent,
+            support=stored.support,
+            condition=stored.condition,
+            validate_args=stored.validate_args,
+        )
 
-def _adapter(flow: Any) -> type[Adapter]:
+
+def _adapter(flow: Any) -> FlowAdapter[Any]:
     adapter = adapter_of(flow)
     if adapter is None:
         raise TypeError(
@@ -208,7 +222,7 @@ def _adapter(flow: Any) -> type[Adapter]:
     return adapter
 
 
-def _latent(adapter: type[Adapter], flow: Any, latent: Any) -> Any:
+def _latent(adapter: FlowAdapter[Any], flow: Any, latent: Any) -> Any:
     own = adapter.latent(flow)
     if latent is None:
         if own is None:
@@ -255,7 +269,7 @@ def _check_condition(condition: Any, shape: tuple[int, ...] | None) -> None:
         )
 
 
-def _support(adapter: type[Adapter], flow: Any, latent: Distribution, declared: Any) -> Any:
+def _support(adapter: FlowAdapter[Any], flow: Any, latent: Distribution, declared: Any) -> Any:
     found = adapter.support(flow, latent)
     if declared is None:
         if found is None:

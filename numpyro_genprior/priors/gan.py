@@ -1,8 +1,9 @@
-"""`GANPrior`: the law of g(z), singular on its manifold."""
+"""`GANPrior`: the distribution of g(z), singular on its manifold."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import jax
 from jax.typing import ArrayLike
@@ -10,11 +11,16 @@ from numpyro.distributions import Distribution, constraints
 
 from numpyro_genprior.networks.frozen import Frozen
 from numpyro_genprior.priors import network_validation
+from numpyro_genprior.priors.encoder import check_encoder, freeze_encoder
 from numpyro_genprior.priors.prior import Prior
+from numpyro_genprior.priors.stored import StoredPrior
+
+if TYPE_CHECKING:
+    from numpyro_genprior.priors.vae import VAEPrior
 
 
 class GANPrior(Prior):
-    """The law of ``x = g(z)``, for a generator g and a latent z.
+    """The distribution of ``x = g(z)``, for a generator g and a latent z.
 
     What a trained GAN, or the noiseless decoder of a VAE, says about x. Use it in a model under
     `ngp.latent` (or `ngp.sample`): the latent becomes the sample site ``x_latent`` and the event
@@ -27,24 +33,27 @@ class GANPrior(Prior):
         plain function, or from `ngp.networks`. Its weights are leaves of the prior.
     latent
         Size of a standard normal latent, its shape, or a distribution (another prior, too).
+    encoder
+        Network of one event (and one condition, if it takes one) that returns ``(loc, scale)`` of
+        a normal distribution over the latent: a start for inference.
     support
         Where events live; the real numbers when None.
     condition
         Array given to the generator; leading dimensions become the batch shape.
     condition_shape
-        Shape of one condition, when it cannot be told from the network.
+        Shape of one condition, if it cannot be told from the network.
 
     Raises
     ------
     ValueError, TypeError
-        When the network does not take one latent, returns two outputs, or has NaN weights.
+        If the network does not take one latent, returns two outputs, or has NaN weights.
     NotImplementedError
         By `log_prob` and `score`.
 
     Notes
     -----
-    **Density** none: with dim z < dim x the law is singular, with respect to Lebesgue measure it
-    has no density at all. The density on the latent is that of ``prior.latent``.
+    **Density** none: with dim z < dim x the distribution is singular and has no density with
+    respect to Lebesgue measure. The density on the latent is that of ``prior.latent``.
 
     **Fails when** the data are not in the range of g: no latent explains them, and the posterior
     is confident and wrong. `thicken` gives the blurred neighbour, a `VAEPrior`.
@@ -66,24 +75,30 @@ class GANPrior(Prior):
 
     density = "none"
     no_density = (
-        "the law is singular, events have no density. Put @ngp.latent on the model (or use "
-        "ngp.sample for this site) to infer the latent, or prior.thicken(scale) for a prior with "
-        "decoder noise."
+        "the distribution is singular, events have no density. Put @ngp.latent on the model (or "
+        "use ngp.sample for this site) to infer the latent, or prior.thicken(scale) for a prior "
+        "with decoder noise."
     )
-    pytree_data_fields = ("_net",)
+    no_fisher = (
+        "it has no density on events. Observe through a likelihood with noise, or use "
+        "prior.thicken(scale) under @ngp.latent."
+    )
+    pytree_data_fields = ("_net", "_encoder")
     trainable_fields = ("_net",)
 
     def __init__(
         self,
-        net: Any,
+        net: Callable[..., Any],
         latent: int | tuple[int, ...] | Distribution,
         *,
+        encoder: Callable[..., Any] | None = None,
         condition: ArrayLike | None = None,
         condition_shape: tuple[int, ...] | None = None,
         support: constraints.Constraint | None = None,
         validate_args: bool | None = None,
     ) -> None:
         self._net = network_validation.freeze(net, "The generator")
+        self._encoder = freeze_encoder(encoder)
         super().__init__(
             latent,
             support=support,
@@ -91,29 +106,51 @@ class GANPrior(Prior):
             condition_shape=condition_shape,
             validate_args=validate_args,
         )
+        if self._encoder is not None:
+            check_encoder(self._encoder, *self._abstract_event(), self._latent.event_shape)
 
     @property
     def net(self) -> Frozen:
         """The generator, frozen."""
         return self._net
 
+    @property
+    def encoder(self) -> Frozen | None:
+        """The encoder, frozen, or None."""
+        return self._encoder
+
     def _decode(self, z: jax.Array, condition: jax.Array | None) -> jax.Array:
         return network_validation.call(self._net, z, condition)
 
-    def thicken(self, scale: ArrayLike) -> Any:
+    @classmethod
+    def _from_file(cls, stored: StoredPrior) -> Self:
+        return cls(
+            stored.network("net"),
+            stored.latent,
+            encoder=stored.network("encoder"),
+            condition=stored.condition,
+            condition_shape=stored.condition_shape,
+            support=stored.support,
+            validate_args=stored.validate_args,
+        )
+
+    def thicken(self, scale: ArrayLike) -> VAEPrior:
         """The blurred neighbour: a `VAEPrior` with decoder noise of standard deviation `scale`.
+
+        The encoder is kept, if there is one.
 
         Parameters
         ----------
         scale
             Positive; in units of the event; broadcasts to ``event_shape``.
         """
-        from numpyro_genprior.priors.vae import VAEPrior
-
-        return VAEPrior(
+        make: Any = Prior.families["VAEPrior"]  # its file imports this one
+        prior = make(
             self._net,
-            self.latent,
+            self._latent,
             scale=scale,
+            encoder=self._encoder,
             condition=self.condition,
-            condition_shape=None if self._condition is None else self._condition.shape,
+            condition_shape=self.condition_shape,
         )
+        return cast("VAEPrior", prior)

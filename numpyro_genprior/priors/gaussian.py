@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,9 @@ from jax.typing import ArrayLike
 
 from numpyro_genprior import validation
 from numpyro_genprior.errors import message
+from numpyro_genprior.priors import low_rank
 from numpyro_genprior.priors.prior import Prior
+from numpyro_genprior.priors.stored import StoredPrior
 
 
 class GaussianPrior(Prior):
@@ -30,7 +33,7 @@ class GaussianPrior(Prior):
     Raises
     ------
     ValueError
-        When shapes do not fit or a variance is not positive.
+        If shapes do not fit or a variance is not positive.
 
     Notes
     -----
@@ -57,6 +60,7 @@ class GaussianPrior(Prior):
     """
 
     density = "exact"
+    fisher_constants = ("_factor", "_diagonal")
     pytree_data_fields = ("_loc", "_factor", "_diagonal")
     trainable_fields = ("_loc", "_factor")
     scale_field = "_diagonal"
@@ -187,15 +191,38 @@ class GaussianPrior(Prior):
         return self._loc + self._factor @ z[:rank] + jnp.sqrt(self._diagonal) * white
 
     def _log_prob(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
-        rank = self._factor.shape[-1]
-        factor = self._factor.reshape(self._loc.size, rank)
-        diagonal, residual = self._diagonal.reshape(-1), (x - self._loc).reshape(-1)
-        capacitance = jnp.eye(rank, dtype=factor.dtype) + factor.T @ (factor / diagonal[:, None])
-        chol = jnp.linalg.cholesky(capacitance)
-        # A vector times the factor: its transpose would be copied at each step of a loop, out of
-        # which XLA takes what depends on the weights alone, the decomposition included.
+        factor, diagonal = self._flat()
+        residual = (x - self._loc).reshape(-1)
+        chol = low_rank.capacitance_cholesky(factor, diagonal)
+        # Multiply the vector from the left: XLA hoists what depends on the weights alone out of a
+        # loop (the decomposition too), but would copy a transposed factor at each step.
         weighted = residual / diagonal
         projected = solve_triangular(chol, weighted @ factor, lower=True)
         mahalanobis = jnp.sum(residual * weighted) - jnp.sum(projected**2)
         log_det = 2 * jnp.sum(jnp.log(jnp.diag(chol))) + jnp.sum(jnp.log(diagonal))
         return -0.5 * (mahalanobis + log_det + residual.size * math.log(2 * math.pi))
+
+    def _inverse(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
+        return low_rank.minimum_norm_latent(*self._flat(), (x - self._loc).reshape(-1))
+
+    def _fisher_parameters(self, condition: jax.Array | None) -> dict[str, jax.Array]:
+        return {"loc": self._loc}
+
+    def _fisher_root(
+        self, tangent: dict[str, jax.Array], condition: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        return low_rank.inverse_root(*self._flat(), tangent["loc"].reshape(-1))
+
+    @classmethod
+    def _from_file(cls, stored: StoredPrior) -> Self:
+        return cls(
+            stored.array("loc"),
+            factor=stored.array("factor"),
+            diagonal=stored.array("diagonal"),
+            validate_args=stored.validate_args,
+        )
+
+    def _flat(self) -> tuple[jax.Array, jax.Array]:
+        """Factor and diagonal, with the event's entries along one axis."""
+        factor = self._factor.reshape(self._loc.size, self._factor.shape[-1])
+        return factor, self._diagonal.reshape(-1)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.typing import ArrayLike
+from jaxtyping import PyTree
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import validate_sample
@@ -19,27 +20,29 @@ from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.flows.support import is_real
 from numpyro_genprior.networks.static import Static
+from numpyro_genprior.priors import encoder as encoders
 from numpyro_genprior.priors import shape_inference
 from numpyro_genprior.priors.condition import Condition
+from numpyro_genprior.priors.hooks import PriorHooks
 from numpyro_genprior.priors.latent_distribution import as_latent
 from numpyro_genprior.priors.missing_handler import warn_if_latent_is_ignored
-from numpyro_genprior.priors.vectorise import vectorise
-
-Density = Literal["exact", "conditional", "none"]
+from numpyro_genprior.priors.vectorise import for_each_condition, over_conditions, vectorise
 
 
-class Prior(Distribution):
+class Prior(PriorHooks):
     """A generative model as a NumPyro distribution.
 
-    A prior is the law of ``x = g(z, c)`` (plus decoder noise, for some) with a latent ``z`` and
-    an optional condition ``c``. Subclasses write unbatched functions of one latent or one event;
-    shapes, batching over conditions, pytree behaviour and checks are done here, once.
+    A prior is the distribution of ``x = g(z, c)`` (plus decoder noise, for some) with a latent
+    ``z`` and an optional condition ``c``. A family is a subclass in one file: it writes unbatched
+    functions of one latent or one event, and says here all that is particular to it. Shapes,
+    batching over conditions, pytree behaviour and checks are done in this class, once.
 
     Parameters
     ----------
     latent
-        The latent law: an integer for a standard normal of that size, a shape for a standard
-        normal array, or a NumPyro distribution without batch dimensions (another prior, too).
+        The distribution of the latent: an integer for a standard normal of that size, a shape for
+        a standard normal array, or a NumPyro distribution without batch dimensions (another prior,
+        too).
     event_shape
         Shape of one event; found by `jax.eval_shape` when None.
     support
@@ -55,20 +58,27 @@ class Prior(Distribution):
     ----------
     density
         ``"exact"``, ``"conditional"`` (given the latent) or ``"none"``: whether ``log_prob`` of
-        an event exists. A class attribute.
+        an event exists. A class attribute, as are those that follow.
+    no_density
+        Why there is none, and what to do, for the message of `log_prob` and `score`.
+    no_fisher
+        Why an observed event has no Fisher information, and what to do; None where it may have.
+    fisher_constants
+        Names of the attributes that the Fisher information takes as known. Inference refuses a
+        model in which they depend on latent variables.
     trainable_fields, scale_field
         Names of the attributes that `ngp.param` trains, and of the positive one that it trains
-        with ``scale=True``. Class attributes.
-    no_density
-        Why there is none, and what to do, for the message of `log_prob` and `score`. A class
-        attribute.
+        with ``scale=True``.
+    families
+        All classes of priors by name; each adds itself when it is defined. A file can only name
+        one of these.
 
     Raises
     ------
     ValueError, TypeError
-        At construction: shapes, dtypes or outputs that cannot be, each with its remedy.
+        At construction, if shapes, dtypes or outputs of the network do not fit.
     NotImplementedError
-        By `log_prob` and `score` where there is no density.
+        By `log_prob` and `score` if there is no density.
 
     Notes
     -----
@@ -76,12 +86,31 @@ class Prior(Distribution):
 
     **Fails when** the subclass draws random numbers or reads shapes of batches in `_decode`: it
     is called on one latent, under `jax.vmap`.
+
+    A subclass writes these hooks, each for one latent or one event; `condition` is one condition
+    or None. All but the first are optional.
+
+    ===========================================  ===================================================
+    ``_decode(z, condition)``                    the event g(z): `decode`, `sample`, `ngp.latent`
+    ``_log_prob(x, condition)``                  the log density, if it is exact
+    ``_event_loc_scale(z, condition)``           mean and standard deviation of the event given its
+                                                 latent, if the density is conditional
+    ``_inverse(x, condition)``                   a latent of the event: `inverse`, from which
+                                                 inference takes coordinates of given events
+    ``encoder``                                  a property: the network ``x -> (loc, scale)`` that
+                                                 proposes latents, a start for inference
+    ``event_scale``                              a property: the decoder noise, where it is constant
+    ``_fisher_parameters(condition)``,           the parameters θ of an observed event and
+    ``_fisher_root(tangent, condition)``         ``F(θ)^(1/2) dθ``: Fisher information, MGVI
+    ``_from_file(stored)``                       a class method that builds the prior from the parts
+                                                 in a file (`StoredPrior`): `ngp.load`
+    ===========================================  ===================================================
+
+    Arrays and networks are listed in ``pytree_data_fields``, hashable static values in
+    ``pytree_aux_fields``; `ngp.save` keeps both.
     """
 
-    density: Density = "none"
-    trainable_fields: tuple[str, ...] = ()
-    scale_field: str | None = None
-    no_density: str = "events have no density. Put @ngp.latent on the model to infer the latent."
+    families: ClassVar[dict[str, type[Prior]]] = {}
     arg_constraints = {}
     pytree_data_fields = ("_latent", "_condition")
     pytree_aux_fields = ("_declared",)
@@ -89,6 +118,12 @@ class Prior(Distribution):
     _latent: Distribution
     _condition: Condition | None
     _declared: Static
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        known = Prior.families.get(cls.__name__)
+        if known is None or not _is_built_in(known) or _is_built_in(cls):
+            Prior.families[cls.__name__] = cls
 
     def __init__(
         self,
@@ -115,43 +150,11 @@ class Prior(Distribution):
         self._declared = Static((validation.event_support(support, shape), decoded.dtype))
         super().__init__(batch_shape, shape, validate_args=validate_args)
 
-    # ---- what a subclass writes: one latent, one event ---------------------------------------
-
-    @abstractmethod
-    def _decode(self, z: jax.Array, condition: jax.Array | None) -> jax.Array:
-        """g: one latent (and one condition, or None) to one event."""
-        raise NotImplementedError(
-            message(
-                f"{type(self).__name__} has no _decode",
-                expected="a subclass of Prior that makes an event of one latent",
-                remedy="write _decode(self, z, condition), or use GANPrior(net, latent)",
-            )
-        )
-
-    def _log_prob(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
-        """Log density of one event, for priors whose density is exact."""
-        raise self._without_density("log_prob")
-
-    def _log_prob_of_draw(self, *intermediates: jax.Array) -> jax.Array:
-        """Log density of a draw, from what ``sample_with_intermediates`` gave with it."""
-        raise NotImplementedError(f"{type(self).__name__} gives no intermediates with its draws.")
-
-    def _event_law(self, z: jax.Array, condition: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Mean and standard deviation of one event given its latent, for priors whose density is
-        conditional.
-        """
-        raise NotImplementedError(
-            message(
-                f"{type(self).__name__}: given the latent, the event has no density",
-                remedy="use prior.decode(z), which is the event",
-            )
-        )
-
-    # ---- what a user calls --------------------------------------------------------------------
+    # ---- what a user calls ----------------------------------------------------------------------
 
     @property
     def latent(self) -> Distribution:
-        """The latent law, a NumPyro distribution."""
+        """The distribution of the latent."""
         return self._latent
 
     @property
@@ -160,11 +163,16 @@ class Prior(Distribution):
         return None if self._condition is None else self._condition.array
 
     @property
+    def condition_shape(self) -> tuple[int, ...] | None:
+        """Shape of one condition, or None."""
+        return None if self._condition is None else self._condition.shape
+
+    @property
     def support(self) -> constraints.Constraint:
         return self._declared.value[0]
 
     @property
-    def event_dtype(self) -> Any:
+    def event_dtype(self) -> np.dtype:
         """The dtype of events: the widest of the weights' and of JAX's default float."""
         return self._declared.value[1]
 
@@ -172,7 +180,18 @@ class Prior(Distribution):
     def has_rsample(self) -> bool:
         return self._latent.has_rsample
 
-    def given(self, condition: ArrayLike) -> Any:
+    @classmethod
+    def infer_shapes(cls, *args: Any, **kwargs: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Raise NotImplementedError: shapes follow from the network, not from its arguments."""
+        raise NotImplementedError(
+            message(
+                f"{cls.__name__}.infer_shapes: shapes of a prior follow from its network, and not "
+                "from the shapes of its arguments",
+                remedy="build the prior and read its batch_shape and event_shape",
+            )
+        )
+
+    def given(self, condition: ArrayLike) -> Self:
         """A copy of this prior with another condition.
 
         Parameters
@@ -184,7 +203,7 @@ class Prior(Distribution):
         Raises
         ------
         ValueError
-            When the prior takes no condition, or one of another shape.
+            If the prior takes no condition, or one of another shape.
         """
         if self._condition is None:
             raise ValueError(
@@ -219,7 +238,7 @@ class Prior(Distribution):
         return self._over_batch(self._decode, [(z, self._latent.event_dim)], [self.event_dim])
 
     def event_given(self, z: ArrayLike) -> Distribution:
-        """The law of the event given the latent, N(g(z), scale²).
+        """The distribution of the event given the latent, N(g(z), scale²).
 
         Parameters
         ----------
@@ -235,7 +254,7 @@ class Prior(Distribution):
         Raises
         ------
         NotImplementedError
-            When the density is not conditional: the event then is a function of the latent.
+            If the density is not conditional: the event is then a function of the latent.
         """
         return dist.Normal(*self.event_loc_scale(z)).to_event(self.event_dim)
 
@@ -254,7 +273,71 @@ class Prior(Distribution):
         """
         z = validation.latent_value(z, self._latent)
         k = self.event_dim
-        return self._over_batch(self._event_law, [(z, self._latent.event_dim)], [k, k])
+        return self._over_batch(self._event_loc_scale, [(z, self._latent.event_dim)], [k, k])
+
+    def inverse(self, x: ArrayLike) -> jax.Array:
+        """A latent z with ``decode(z) == x``; the one of least norm if several give the event.
+
+        Parameters
+        ----------
+        x
+            Events of shape ``(..., *event_shape)``.
+
+        Returns
+        -------
+        jax.Array
+            Latents of shape ``(..., *latent.event_shape)``.
+
+        Raises
+        ------
+        NotImplementedError
+            If the family has no inverse.
+        """
+        x = validation.event_value(x, self.event_shape, self.event_dtype)
+        return self._over_batch(self._inverse, [(x, self.event_dim)], [self._latent.event_dim])
+
+    def encode(self, x: ArrayLike) -> tuple[jax.Array, jax.Array]:
+        """Mean and standard deviation of the latent that the encoder proposes for events.
+
+        Parameters
+        ----------
+        x
+            Events of shape ``(..., *event_shape)``.
+
+        Returns
+        -------
+        tuple of jax.Array
+            Two arrays of shape ``(..., *latent.event_shape)``.
+
+        Raises
+        ------
+        ValueError
+            If the prior has no encoder.
+        """
+        encoder = self.encoder
+        if encoder is None:
+            raise ValueError(
+                message(
+                    f"This {type(self).__name__} has no encoder", remedy="build it with encoder=net"
+                )
+            )
+        x, k = validation.event_value(x, self.event_shape, self.event_dtype), self._latent.event_dim
+        return self._over_batch(
+            lambda x, c: encoders.encode(encoder, x, c), [(x, self.event_dim)], [k, k]
+        )
+
+    @property
+    def has_fisher(self) -> bool:
+        """Whether the family states the Fisher information of an observed event."""
+        return type(self)._fisher_parameters is not Prior._fisher_parameters
+
+    def fisher_parameters(self) -> PyTree:
+        """Parameters of the distribution of an observed event, ``batch_shape`` leading."""
+        return for_each_condition(self._fisher_parameters, [], self.batch_shape, self._condition)
+
+    def fisher_root(self, tangent: PyTree) -> PyTree:
+        """The square root of the Fisher information, applied to a tangent of the parameters."""
+        return for_each_condition(self._fisher_root, [tangent], self.batch_shape, self._condition)
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draw events of shape ``sample_shape + batch_shape + event_shape``."""
@@ -278,7 +361,7 @@ class Prior(Distribution):
         Raises
         ------
         NotImplementedError
-            When the prior has no density on events.
+            If the prior has no density on events.
         """
         if self.density != "exact":
             raise self._without_density("log_prob")
@@ -291,9 +374,6 @@ class Prior(Distribution):
         value = validation.event_value(value, self.event_shape, self.event_dtype)
         log_prob = self._over_batch(self._log_prob, [(value, self.event_dim)], [0])
         return self._inside(value, log_prob)
-
-    def _without_density(self, method: str) -> NotImplementedError:
-        return NotImplementedError(f"{type(self).__name__}.{method}: {self.no_density}")
 
     def _inside(self, value: jax.Array, log_prob: jax.Array) -> jax.Array:
         """Minus infinity outside the support and instead of NaN."""
@@ -322,7 +402,7 @@ class Prior(Distribution):
         Raises
         ------
         NotImplementedError
-            When the prior has no density on events.
+            If the prior has no density on events.
         """
         if self.density != "exact":
             raise self._without_density("score")
@@ -330,26 +410,25 @@ class Prior(Distribution):
         gradient = jax.grad(self._log_prob)
         return self._over_batch(gradient, [(value, self.event_dim)], [self.event_dim])
 
-    # ---- batching and pytree -------------------------------------------------------------------
+    # ---- batching ------------------------------------------------------------------------------
 
     def _over_batch(
         self,
         function: Callable[..., Any],
-        arguments: list[tuple[jax.Array, int]],
-        outputs: list[int],
+        arguments: Sequence[tuple[jax.Array, int]],
+        outputs: Sequence[int],
     ) -> Any:
         """Map an unbatched ``function(*arguments, condition)`` over leading dimensions.
 
         `arguments` are pairs (array, number of dimensions of one element); `outputs` the number
         of dimensions of each output.
         """
-        if self._condition is None:
-            return vectorise(lambda *args: function(*args, None), arguments, outputs)
-        validation.batches_fit(
-            [a.shape[: a.ndim - n] for a, n in arguments], self._condition.batch_shape
-        )
-        pair = (self._condition.array, self._condition.ndim)
-        return vectorise(function, [*arguments, pair], outputs)
+        return over_conditions(function, arguments, outputs, self._condition)
+
+    def _abstract_event(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct | None]:
+        """One event and one condition (or None), as shapes and dtypes."""
+        x = jax.ShapeDtypeStruct(self.event_shape, self.event_dtype)
+        return x, None if self._condition is None else self._condition.abstract
 
     def __repr__(self) -> str:
         batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
@@ -357,6 +436,11 @@ class Prior(Distribution):
             f"{type(self).__name__}(latent_shape={self._latent.event_shape}, "
             f"event_shape={self.event_shape}{batch}, density={self.density!r})"
         )
+
+
+def _is_built_in(cls: type) -> bool:
+    """Whether this package defines the class."""
+    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _refuse_scan(prior: Prior) -> Prior:

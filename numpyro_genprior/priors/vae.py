@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -16,13 +17,15 @@ from numpyro.distributions import Distribution
 from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.networks.frozen import Frozen
-from numpyro_genprior.priors import network_validation, shape_inference
+from numpyro_genprior.priors import network_validation
+from numpyro_genprior.priors.encoder import check_encoder, freeze_encoder, pair
 from numpyro_genprior.priors.gan import GANPrior
 from numpyro_genprior.priors.prior import Prior
+from numpyro_genprior.priors.stored import StoredPrior
 
 
 class VAEPrior(Prior):
-    """The law of ``x = g(z) + scale · noise``, for a decoder g, a latent z and white noise.
+    """The distribution of ``x = g(z) + scale · noise``, for a decoder g and white noise.
 
     What a trained variational autoencoder says about x. Under `ngp.latent` the latent becomes the
     sample site ``x_latent``; the decoder noise is handled as ``noise=`` says.
@@ -39,16 +42,17 @@ class VAEPrior(Prior):
         broadcasts to the event, or None when the decoder gives it.
     encoder
         Network of one event (and one condition, if it takes one) that returns ``(loc, scale)`` of
-        a normal over the latent. The proposal of `log_prob_bound`, a start for inference.
+        a normal distribution over the latent: the proposal of `log_prob_bound`, and a start for
+        inference.
     condition
         Array given to the decoder; leading dimensions become the batch shape.
     condition_shape
-        Shape of one condition, when it cannot be told from the network.
+        Shape of one condition, if it cannot be told from the network.
 
     Raises
     ------
     ValueError, TypeError
-        When a network does not fit, a scale is not positive, or weights are NaN.
+        If a network does not fit, a scale is not positive, or weights are NaN.
     NotImplementedError
         By `log_prob` and `score`.
 
@@ -82,26 +86,28 @@ class VAEPrior(Prior):
         "ngp.sample for this site) to infer the latent, use prior.log_prob_bound(key, x, "
         "num_samples) for a lower bound, or prior.event_given(z)."
     )
+    no_fisher = (
+        "its density on events is not tractable. Put @ngp.latent on the model: the event is then "
+        "observed given its latent, by prior.event_given."
+    )
     pytree_data_fields = ("_net", "_scale", "_encoder")
     trainable_fields = ("_net", "_encoder")
     scale_field = "_scale"
 
     def __init__(
         self,
-        net: Any,
+        net: Callable[..., Any],
         latent: int | tuple[int, ...] | Distribution,
         *,
         scale: ArrayLike | None,
-        encoder: Any = None,
+        encoder: Callable[..., Any] | None = None,
         condition: ArrayLike | None = None,
         condition_shape: tuple[int, ...] | None = None,
         validate_args: bool | None = None,
     ) -> None:
         self._net = network_validation.freeze(net, "The decoder")
         self._scale = None if scale is None else validation.array(scale, "The scale of the decoder")
-        self._encoder = (
-            None if encoder is None else network_validation.freeze(encoder, "The encoder")
-        )
+        self._encoder = freeze_encoder(encoder)
         super().__init__(
             latent,
             condition=condition,
@@ -113,7 +119,7 @@ class VAEPrior(Prior):
         else:
             self._scale = validation.positive(scale, "The scale of the decoder", self.event_shape)
         if self._encoder is not None:
-            self._check_encoder()
+            check_encoder(self._encoder, *self._abstract_event(), self._latent.event_shape)
 
     @property
     def net(self) -> Frozen:
@@ -127,17 +133,24 @@ class VAEPrior(Prior):
 
     @property
     def scale(self) -> jax.Array | None:
-        """Standard deviation of the decoder noise; None when the decoder gives it."""
+        """Standard deviation of the decoder noise; None if the decoder gives it."""
+        return self._scale
+
+    @property
+    def event_scale(self) -> jax.Array | None:
+        """The same as `scale`."""
         return self._scale
 
     def _decode(self, z: jax.Array, condition: jax.Array | None) -> jax.Array:
         output = network_validation.call(self._net, z, condition)
-        return output if self._scale is not None else _pair(output, "decoder")[0]
+        return output if self._scale is not None else pair(output, "decoder")[0]
 
-    def _event_law(self, z: jax.Array, condition: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def _event_loc_scale(
+        self, z: jax.Array, condition: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
         output = network_validation.call(self._net, z, condition)
         if self._scale is None:
-            loc, scale = _pair(output, "decoder")
+            loc, scale = pair(output, "decoder")
             return loc, jnp.broadcast_to(scale, loc.shape)
         return output, jnp.broadcast_to(self._scale, output.shape)
 
@@ -145,10 +158,10 @@ class VAEPrior(Prior):
         """Importance-weighted lower bound on the log density of events.
 
         ``log (1/K) Σ_k p(x | z_k) p(z_k) / q(z_k | x)`` with ``z_k ~ q``: the encoder's normal
-        when there is one, otherwise the latent law. Its expectation is at most ``log p(x)`` and
-        grows with K (Burda et al. 2016, theorem 1). A draw outside the latent's support, or with a
-        density that is not a number, weighs nothing, which only lowers the bound: minus infinity
-        when that befalls all draws.
+        if there is one, otherwise the distribution of the latent. Its expectation is at most
+        ``log p(x)`` and grows with K (Burda et al. 2016, theorem 1). A draw outside the latent's
+        support, or with a density of NaN, gets weight zero, which only lowers the bound: minus
+        infinity if no draw is left.
 
         Parameters
         ----------
@@ -162,7 +175,12 @@ class VAEPrior(Prior):
         Returns
         -------
         jax.Array
-            One estimate an event, in nats.
+            One estimate for each event, in nats.
+
+        Raises
+        ------
+        ValueError
+            If `num_samples` is not a positive integer.
         """
         if not isinstance(num_samples, (int, np.integer)) or num_samples < 1:
             raise ValueError(
@@ -177,40 +195,26 @@ class VAEPrior(Prior):
         x = validation.event_value(x, self.event_shape, self.event_dtype)
         batch = jnp.broadcast_shapes(x.shape[: x.ndim - self.event_dim], self.batch_shape)
         x = jnp.broadcast_to(x, batch + self.event_shape)
-        if self._encoder is None:  # latents from their own law: p(z) / q(z) = 1
+        if self._encoder is None:  # q is the latent's own distribution: p / q = 1
             z, correction = self._latent.expand(batch).sample(key, (num_samples,)), 0.0
         else:
             k = self._latent.event_dim
-            loc, scale = self._over_batch(self._encode, [(x, self.event_dim)], [k, k])
+            loc, scale = self.encode(x)
             white = jax.random.normal(key, (num_samples, *loc.shape), loc.dtype)
             z = loc[None] + scale[None] * white
-            law: Any = self._latent
+            latent: Any = self._latent
             proposal: Any = dist.Normal(loc[None], scale[None]).to_event(k)
-            correction = jnp.asarray(law.log_prob(z)) - proposal.log_prob(z)
-            correction = jnp.where(law.support(z), correction, -jnp.inf)  # where no event is from
+            correction = jnp.asarray(latent.log_prob(z)) - proposal.log_prob(z)
+            correction = jnp.where(latent.support(z), correction, -jnp.inf)
         log_weights = jnp.asarray(self.event_given(jnp.asarray(z)).log_prob(x[None])) + correction
         log_weights = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
         return jax.nn.logsumexp(log_weights, axis=0) - math.log(num_samples)
-
-    def _encode(self, x: jax.Array, condition: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        encoder = self._encoder
-        if encoder is None:
-            raise ValueError("This VAEPrior has no encoder. Build it with encoder=net.")
-        if condition is None:
-            return _pair(encoder(x), "encoder")
-        try:
-            return _pair(encoder(x, condition), "encoder")
-        except TypeError as error:
-            try:
-                return _pair(encoder(x), "encoder")  # an encoder of the event alone
-            except TypeError:
-                raise error from None
 
     def _check_own_scale(self) -> None:
         z = jax.ShapeDtypeStruct(self._latent.event_shape, self.event_dtype)
         condition = None if self._condition is None else self._condition.abstract
         output = jax.eval_shape(lambda z, c: network_validation.call(self._net, z, c), z, condition)
-        scale = _pair(output, "decoder")[1]
+        scale = pair(output, "decoder")[1]
         try:
             fits = jnp.broadcast_shapes(scale.shape, self.event_shape) == self.event_shape
         except ValueError:
@@ -225,41 +229,60 @@ class VAEPrior(Prior):
                 )
             )
 
-    def _check_encoder(self) -> None:
-        x = jax.ShapeDtypeStruct(self.event_shape, self.event_dtype)
-        condition = None if self._condition is None else self._condition.abstract
-        try:
-            pair = jax.eval_shape(self._encode, x, condition)
-        except shape_inference.EXPLAINED:
-            raise
-        except Exception as error:
-            raise ValueError(
-                message(
-                    f"The encoder fails on one event ({type(error).__name__}: "
-                    f"{shape_inference.first_line(error)})",
-                    expected=f"a function of one event of shape {self.event_shape}",
-                    remedy="pass an unbatched network that returns (loc, scale)",
-                )
-            ) from error
-        shapes = tuple(leaf.shape for leaf in pair)
-        if shapes != (self._latent.event_shape,) * 2:
-            raise ValueError(
-                message(
-                    "The encoder's outputs have the wrong shapes",
-                    expected=f"(loc, scale), each of shape {self._latent.event_shape}",
-                    got=shapes,
-                    remedy="return the mean and the standard deviation of the latent",
-                )
-            )
+    @classmethod
+    def _from_file(cls, stored: StoredPrior) -> Self:
+        return cls(
+            stored.network("net"),
+            stored.latent,
+            scale=stored.array("scale"),
+            encoder=stored.network("encoder"),
+            condition=stored.condition,
+            condition_shape=stored.condition_shape,
+            validate_args=stored.validate_args,
+        )
+
+    def with_scale(self, scale: ArrayLike) -> VAEPrior:
+        """The same prior with another decoder noise; the encoder is kept.
+
+        Parameters
+        ----------
+        scale
+            Standard deviation, positive, in units of the event; broadcasts to ``event_shape``. It
+            replaces the scale that a decoder gives itself.
+
+        Raises
+        ------
+        ValueError
+            If the scale is not positive or does not fit the event.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp, numpyro_genprior as ngp
+        >>> prior = ngp.VAEPrior(lambda z: jnp.tile(z, 2), 3, scale=0.1)
+        >>> float(prior.with_scale(0.5).scale)
+        0.5
+        """
+        return VAEPrior(
+            self._mean_net(),
+            self._latent,
+            scale=scale,
+            encoder=self._encoder,
+            condition=self.condition,
+            condition_shape=self.condition_shape,
+        )
 
     def noiseless(self) -> GANPrior:
-        """The manifold without decoder noise, a `GANPrior` over the same latent."""
+        """The manifold without decoder noise, a `GANPrior` with the same latent and encoder."""
         return GANPrior(
-            self._net if self._scale is not None else _First(self._net),
+            self._mean_net(),
             self._latent,
+            encoder=self._encoder,
             condition=self.condition,
-            condition_shape=None if self._condition is None else self._condition.shape,
+            condition_shape=self.condition_shape,
         )
+
+    def _mean_net(self) -> Callable[..., Any]:
+        return self._net if self._scale is not None else _First(self._net)
 
 
 class _First(eqx.Module):
@@ -269,19 +292,3 @@ class _First(eqx.Module):
 
     def __call__(self, *arguments: Any) -> Any:
         return self.net(*arguments)[0]
-
-
-def _pair(output: Any, what: str) -> tuple[jax.Array, jax.Array]:
-    if isinstance(output, (tuple, list)) and len(output) == 2:
-        loc, scale = output
-        return loc, scale
-    raise shape_inference.OutputError(
-        message(
-            f"The {what} does not return two outputs",
-            expected="a pair (loc, scale)",
-            got=f"{len(output)} outputs" if isinstance(output, (tuple, list)) else "one output",
-            remedy="pass scale=0.1 (or an array) to VAEPrior for a decoder that gives the mean only"
-            if what == "decoder"
-            else "return the mean and the standard deviation of the latent",
-        )
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +13,11 @@ from numpyro.primitives import _PYRO_STACK
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.priors import Prior
-from numpyro_genprior.sites.reparam import LatentReparam, needs_latent
+from numpyro_genprior.sites.outside_values import is_given
+from numpyro_genprior.sites.reparam import LatentReparam, Noise, needs_latent
 from numpyro_genprior.sites.wrappers import unwrap
+
+FOLLOWS_LATENT = "follows its latent"
 
 
 class latent(numpyro.handlers.reparam):
@@ -64,7 +66,7 @@ class latent(numpyro.handlers.reparam):
         model: Callable[..., Any] | None = None,
         *,
         explicit: bool = False,
-        noise: str | None = None,
+        noise: Noise = "auto",
         record: bool = True,
     ) -> None:
         if isinstance(model, Distribution):
@@ -79,7 +81,6 @@ class latent(numpyro.handlers.reparam):
         self.explicit, self.noise, self.record = explicit, noise, record
         self._reparam = LatentReparam(noise, explicit=explicit)
         self.in_loop = False
-        self._events: dict[int, Any] = {}  # message in flight -> the event made for it
         super().__init__(model, config=self._applies)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -109,7 +110,8 @@ class latent(numpyro.handlers.reparam):
         name = msg["name"]
         place = max(i for i, handler in enumerate(_PYRO_STACK) if handler is self)
         outer, inner = _PYRO_STACK[:place], _PYRO_STACK[place + 1 :]
-        _refuse_outside_values(msg, outer)
+        parts = self._reparam.made_from(name, unwrap(msg["fn"]), observed=msg["value"] is not None)
+        given = is_given(msg, parts, outer)
         if msg["kwargs"].get("sample_shape"):
             msg["fn"] = msg["fn"].expand_by(msg["kwargs"]["sample_shape"])
             msg["kwargs"]["sample_shape"] = ()
@@ -121,20 +123,16 @@ class latent(numpyro.handlers.reparam):
             self._check_unrecorded(name, unwrap(msg["fn"]))
             msg["stop"] = True
         _make_deterministic(msg, value)
-        self._events[id(msg)] = value
-
-    def postprocess_message(self, msg: Any) -> None:
-        event = self._events.pop(id(msg), None)
-        if event is not None and msg["value"] is not event and not _latent_given(msg["name"]):
-            raise ValueError(_value_from_outside(msg["name"], "substitute"))
+        if given:  # along with its latent, which decides: substitute leaves this site alone
+            msg["_control_flow_done"] = FOLLOWS_LATENT
 
     def _check_unrecorded(self, name: str, prior: Any) -> None:
-        if prior.density == "conditional" and self.noise != "none":
+        if prior.density == "conditional" and self.noise != "omit":
             raise ValueError(
                 message(
                     f"Site {name!r} is not recorded, but its decoder noise, as large as the event, "
                     "is a sample site",
-                    remedy='use noise="none" with record=False, or a likelihood that marginalises '
+                    remedy='use noise="omit" with record=False, or a likelihood that marginalises '
                     "the decoder noise",
                 )
             )
@@ -187,63 +185,6 @@ def _make_deterministic(msg: Any, value: Any) -> None:
         del msg[key]
 
 
-def _refuse_outside_values(msg: Any, outer: list[Any]) -> None:
-    """No silent prior draws: a value for the event from outside would not reach the latent."""
-    handlers, name = numpyro.handlers, msg["name"]
-    for handler in reversed(outer):
-        if isinstance(handler, handlers.scope) and "sample" not in handler.hide_types:
-            name = f"{handler.prefix}{handler.divider}{name}"
-        if isinstance(handler, (handlers.condition, handlers.do)):
-            given = handler.data is not None and name in handler.data
-            function = getattr(handler, "condition_fn", None)
-            if given or (function is not None and function({**msg, "name": name}) is not None):
-                raise ValueError(_value_from_outside(name, type(handler).__name__))
-        if isinstance(handler, handlers.replay):
-            site = (handler.trace or {}).get(name)
-            if site is not None and site["type"] == "sample":
-                raise ValueError(_value_from_outside(name, "replay"))
-        if isinstance(handler, handlers.substitute) and handler.substitute_fn is not None:
-            function = handler.substitute_fn
-            if _has_value(function, name) and not _has_value(function, f"{name}_latent"):
-                raise ValueError(_value_from_outside(name, "Predictive, substitute or an init"))
-
-
-def _has_value(function: Callable[[Any], Any], name: str) -> bool:
-    """Whether a function of sites, as `Predictive` and `init_to_value` use, knows a site by name.
-
-    Functions that need more than the name (an init strategy that draws) have no value for it.
-    Into the bodies of ``scan`` and ``cond`` NumPyro hands given values as partial functions.
-    """
-    if isinstance(function, functools.partial) and function.args:
-        given = function.args[0]
-        if isinstance(given, dict):
-            return name in given
-        if callable(given):
-            return _has_value(given, name)
-    try:
-        return function({"type": "sample", "name": name, "is_observed": False}) is not None
-    except Exception:
-        return False
-
-
-def _latent_given(name: str) -> bool:
-    """Whether a ``substitute`` on the stack gives the latent of event `name`, too."""
-    return any(
-        isinstance(handler, numpyro.handlers.substitute)
-        and handler.data is not None
-        and f"{name}_latent" in handler.data
-        for handler in _PYRO_STACK
-    )
-
-
-def _value_from_outside(name: str, handler: str) -> str:
-    return message(
-        f"{handler} gives a value to {name!r}, which is made of its latent {name + '_latent'!r}: "
-        "the latent would be drawn from the prior all the same",
-        remedy=f"give a value to {name + '_latent'!r}, or observe {name!r} through a likelihood",
-    )
-
-
 def _unscoped(name: str, inner: list[Any]) -> str:
     """The name before inner ``scope`` handlers, which will prefix it again."""
     for handler in inner:
@@ -256,7 +197,7 @@ def sample(
     name: str,
     prior: Distribution,
     *,
-    noise: str | None = None,
+    noise: Noise = "auto",
     record: bool = True,
     obs: ArrayLike | None = None,
     explicit: bool = False,

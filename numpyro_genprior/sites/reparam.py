@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
+import jax
 import numpyro
+from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 from numpyro.infer.reparam import Reparam
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.priors import Prior, StandardNormal
+from numpyro_genprior.sites.obs_mask import without_obs_mask
 from numpyro_genprior.sites.wrappers import rewrap, unwrap
 
-NOISES = (None, "noncentered", "centered", "none")
-LATENT_SITE = "latent_of_prior"
-"""Key of a site's ``infer`` that marks the latents made here, whatever their names."""
+Noise: TypeAlias = Literal["auto", "noncentered", "centered", "omit"]
+
+LATENT_OF = "latent_of"
+"""Key of ``infer`` that marks the latents made here. Its value names the event; for a nested
+latent also the events that this event is a latent of: ``("x_latent", "x")``."""
+NOISE_OF = "noise_of"
+"""Key of ``infer`` that marks the decoder noise made here. Its value names the event."""
 
 
 class LatentReparam(Reparam):
-    """Sample the latent of a prior, and make the event of it.
+    """Sample the latent of a prior, and decode the event from it.
 
     For use with NumPyro's own ``handlers.reparam``; `latent` applies it to every prior of a model
     that needs it. A latent that is itself a prior without an exact density is treated the same
@@ -27,32 +34,42 @@ class LatentReparam(Reparam):
     Parameters
     ----------
     noise
-        For a `VAEPrior`, how the decoder noise enters: ``"noncentered"`` (white noise in the
-        sample site ``x_noise``), ``"centered"`` (``x`` is a sample site given ``x_latent``; takes
-        ``obs``), ``"none"`` (x = g(z)). None: centered when observed, else noncentered.
+        For a prior with decoder noise (`VAEPrior`), how the noise enters the model:
+        ``"noncentered"`` (white noise in the sample site ``x_noise``), ``"centered"`` (``x`` is a
+        sample site given ``x_latent``; takes ``obs``) or ``"omit"`` (x = g(z)). ``"auto"``:
+        centered if the event is observed, else noncentered.
     explicit
-        Reparameterise a nested latent even when its density is exact.
+        Reparameterise a nested latent even if its density is exact.
 
     Raises
     ------
     ValueError
-        When the site cannot be: ``obs`` on an event without a density, noncentered noise with
-        ``obs``, a distribution that is not a prior.
+        If the site cannot be reparameterised: ``obs`` on an event without a density, noncentered
+        noise with ``obs``, a distribution that is not a prior. If `noise` is none of the four.
+
+    Notes
+    -----
+    A mask on the prior masks its latent and noise, too. With ``obs_mask``, only the density of the
+    observed event is masked.
     """
 
-    def __init__(self, noise: str | None = None, *, explicit: bool = False) -> None:
-        if noise not in NOISES:
+    def __init__(self, noise: Noise = "auto", *, explicit: bool = False) -> None:
+        if noise not in get_args(Noise):
             raise ValueError(
                 message(
                     "Unknown treatment of the decoder noise",
-                    expected='"noncentered", "centered", "none" or None',
+                    expected=", ".join(f'"{name}"' for name in get_args(Noise)),
                     got=repr(noise),
-                    remedy="leave noise=None for the usual choice",
+                    remedy='leave noise="auto" for the usual choice, or use noise="omit" for '
+                    "x = g(z)",
                 )
             )
         self.noise, self.explicit = noise, explicit
+        self._outer_events: tuple[str, ...] = ()
 
-    def __call__(self, name: str, fn: Distribution, obs: Any) -> tuple[Any, Any]:
+    def __call__(
+        self, name: str, fn: Distribution, obs: ArrayLike | None
+    ) -> tuple[Distribution | None, ArrayLike | None]:
         prior: Any = unwrap(fn)
         if not isinstance(prior, Prior):
             raise ValueError(
@@ -66,39 +83,57 @@ class LatentReparam(Reparam):
         noise = self._noise(name, prior, obs)
         if obs is not None and noise != "centered":
             raise ValueError(_obs_without_density(name, prior))
-        z = self._latent(f"{name}_latent", rewrap(fn, prior.latent.expand(prior.batch_shape)))
-        if noise == "none":
-            return None, prior.decode(z)
-        if noise == "centered":
-            return rewrap(fn, prior.event_given(z)), obs
-        white = rewrap(fn, StandardNormal(prior.event_shape).expand(prior.batch_shape))
-        loc, scale = prior.event_loc_scale(z)
-        return None, loc + scale * numpyro.sample(f"{name}_noise", white)
+        with without_obs_mask(fn) as unmasked:
+            z = self._latent(name, rewrap(unmasked, prior.latent.expand(prior.batch_shape)))
+            if noise == "omit":
+                return None, prior.decode(z)
+            if noise == "centered":
+                return rewrap(unmasked if obs is None else fn, prior.event_given(z)), obs
+            white = rewrap(unmasked, StandardNormal(prior.event_shape).expand(prior.batch_shape))
+            loc, scale = prior.event_loc_scale(z)
+            xi = numpyro.sample(f"{name}_noise", white, infer={NOISE_OF: name})
+            return None, loc + scale * xi
 
-    def _noise(self, name: str, prior: Prior, obs: Any) -> str:
+    def made_from(self, name: str, prior: Prior, *, observed: bool) -> tuple[str, ...]:
+        """Names of the sample sites that determine the event `name`."""
+        latent, nested = f"{name}_latent", unwrap(prior.latent)
+        parts = (latent,)
+        if isinstance(nested, Prior) and needs_latent(nested, self.explicit):
+            inner = LatentReparam(explicit=self.explicit)
+            parts = inner.made_from(latent, nested, observed=False)
+        noncentered = self.noise == "noncentered" or (self.noise == "auto" and not observed)
+        return (
+            (*parts, f"{name}_noise") if prior.density == "conditional" and noncentered else parts
+        )
+
+    def _noise(self, name: str, prior: Prior, obs: ArrayLike | None) -> Noise:
         if prior.density != "conditional":
-            return "none"
-        if self.noise is None:
+            return "omit"
+        if self.noise == "auto":
             return "noncentered" if obs is None else "centered"
         if self.noise == "noncentered" and obs is not None:
             raise ValueError(
                 message(
                     f"Site {name!r} is observed, and its decoder noise is noncentered",
-                    remedy='use noise="centered" (or None), which takes obs',
+                    remedy='use noise="centered" (or "auto"), which takes obs',
                 )
             )
         return self.noise
 
-    def _latent(self, name: str, law: Distribution) -> Any:
-        nested = unwrap(law)
+    def _latent(self, event: str, latent: Distribution) -> jax.Array:
+        """Sample the latent of an event, by its own latent if it has no density itself."""
+        name, nested = f"{event}_latent", unwrap(latent)
+        events = (event, *self._outer_events)
         if not isinstance(nested, Prior) or not needs_latent(nested, self.explicit):
-            return numpyro.sample(name, law, infer={LATENT_SITE: True})
+            return numpyro.sample(name, latent, infer={LATENT_OF: events})
         inner = LatentReparam(explicit=self.explicit)
-        fn, value = inner(name, law, None)
-        return numpyro.deterministic(name, value) if fn is None else numpyro.sample(name, fn)
+        inner._outer_events = events
+        _, value = inner(name, latent, None)
+        return numpyro.deterministic(name, value)
 
 
 def needs_latent(prior: Prior, explicit: bool) -> bool:
+    """Whether a prior enters a model by its latent."""
     return explicit or prior.density != "exact"
 
 

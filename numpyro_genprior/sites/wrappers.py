@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,31 +15,46 @@ from numpyro.distributions import (
 WRAPPERS = (ExpandedDistribution, Independent, MaskedDistribution)
 
 
-def unwrap(fn: Any) -> Any:
+def unwrap(fn: object) -> Any:
     """The distribution inside ``expand``, ``to_event`` and ``mask``."""
     while isinstance(fn, WRAPPERS):
         fn = fn.base_dist
     return fn
 
 
-def rewrap(fn: Any, core: Distribution) -> Distribution:
-    """Put the wrappers of `fn` around `core`, a law whose batch shape is that of the distribution
-    inside `fn`, or already the expanded one.
+def is_masked(fn: Distribution) -> bool:
+    """Whether a distribution has a mask other than True."""
+    while isinstance(fn, WRAPPERS):
+        if isinstance(fn, MaskedDistribution) and fn._mask is not True:
+            return True
+        fn = fn.base_dist
+    return False
+
+
+def rewrap(fn: Distribution, core: Distribution) -> Distribution:
+    """Put the wrappers of `fn` around `core`.
 
     Batch dimensions that `fn` made event dimensions become event dimensions of the result, and a
     mask masks it.
+
+    Parameters
+    ----------
+    fn
+        A distribution, possibly expanded, made an event or masked.
+    core
+        A distribution whose batch shape is that of the distribution inside `fn`, or already the
+        expanded one.
     """
-    return map_core(fn, lambda _: core)
+    return wrap_like(fn, rewrap(fn.base_dist, core)) if isinstance(fn, WRAPPERS) else core
 
 
-def map_core(fn: Any, change: Callable[[Any], Distribution]) -> Distribution:
-    """Replace the distribution inside the wrappers of `fn`."""
-    if not isinstance(fn, WRAPPERS):
-        return change(fn)
-    inner = map_core(fn.base_dist, change)
-    if isinstance(fn, ExpandedDistribution):
-        return inner.expand(jnp.broadcast_shapes(fn.batch_shape, inner.batch_shape))
-    if isinstance(fn, Independent):
-        return inner.to_event(fn.reinterpreted_batch_ndims)
-    mask: Any = fn._mask
+def wrap_like(
+    wrapper: ExpandedDistribution | Independent | MaskedDistribution, inner: Distribution
+) -> Distribution:
+    """Put one wrapper around another distribution."""
+    if isinstance(wrapper, ExpandedDistribution):
+        return inner.expand(jnp.broadcast_shapes(wrapper.batch_shape, inner.batch_shape))
+    if isinstance(wrapper, Independent):
+        return inner.to_event(wrapper.reinterpreted_batch_ndims)
+    mask: Any = wrapper._mask
     return inner.mask(mask)

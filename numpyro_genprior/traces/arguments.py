@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from numpyro_genprior.networks.static import Static
 from numpyro_genprior.priors import Prior
 
 
+class Traced(eqx.Module):
+    """A pytree of arrays that is always an argument of compiled programs, like a prior."""
+
+    value: PyTree
+
+
 class Arguments:
-    """The arguments of a run, those that may change without compiling again kept apart.
+    """The arguments of a model, split into what compiled programs take and what they hold.
 
     Parameters
     ----------
@@ -20,8 +29,8 @@ class Arguments:
         Positional arguments and keywords of the model.
     traced
         Whether the model works with traced arguments, as it must under MCMC's ``jit_model_args``.
-        Then all arrays and floats are arguments of compiled programs; priors always are. What is
-        left is constant, as it is for NumPyro.
+        If so, all arrays and floats are arguments of compiled programs. Priors always are. All
+        other values are constants, as they are for NumPyro.
 
     Attributes
     ----------
@@ -33,11 +42,14 @@ class Arguments:
         As given.
     """
 
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, traced: bool) -> None:
-        def is_argument(leaf: Any) -> bool:
-            return isinstance(leaf, Prior) or (traced and _is_number(leaf))
+    def __init__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, traced: bool) -> None:
+        def is_unit(node: object) -> bool:
+            return isinstance(node, (Prior, Traced))
 
-        leaves, treedef = jax.tree.flatten((args, kwargs), is_leaf=lambda a: isinstance(a, Prior))
+        def is_argument(leaf: object) -> bool:
+            return is_unit(leaf) or (traced and _is_number(leaf))
+
+        leaves, treedef = jax.tree.flatten((args, dict(kwargs)), is_leaf=is_unit)
         marks = tuple(map(is_argument, leaves))
         pairs = list(zip(leaves, marks, strict=True))
         self.traced = traced
@@ -46,11 +58,11 @@ class Arguments:
 
 
 def rebuild(structure: Static, values: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional arguments and keywords, with present values."""
+    """Positional arguments and keywords, with `values` as the arguments of compiled programs."""
     treedef, marks, constants = structure.value
     values_, constants_ = iter(values), iter(constants)
     return jax.tree.unflatten(treedef, [next(values_ if mark else constants_) for mark in marks])
 
 
-def _is_number(leaf: Any) -> bool:
+def _is_number(leaf: object) -> bool:
     return isinstance(leaf, float | complex | jax.Array | np.ndarray | np.generic)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +13,9 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.host_batching import batches, draws_per_batch
 from numpyro_genprior.priors import Prior
 from numpyro_genprior.sites.wrappers import unwrap
-
-BATCH_ELEMENTS = 2**23  # of events on the device at a time, 32 MiB in single precision
 
 
 class Batch(NamedTuple):
@@ -27,22 +25,6 @@ class Batch(NamedTuple):
     count: int
     z: np.ndarray
     condition: np.ndarray | None
-
-
-def draws_at_a_time(caller: str, batch_size: int | None, elements: int) -> int:
-    """The batch size that was asked for, or as many draws of so many numbers as fit."""
-    if batch_size is None:
-        return max(1, BATCH_ELEMENTS // max(elements, 1))
-    if not (isinstance(batch_size, Integral) and batch_size > 0):
-        raise ValueError(
-            message(
-                f"{caller}: batch_size is not a number of draws",
-                expected="a positive integer, or None",
-                got=batch_size,
-                remedy="leave it out to choose by the size of a draw",
-            )
-        )
-    return int(batch_size)
 
 
 class Draws:
@@ -84,8 +66,8 @@ class Draws:
                 )
             )
         inner_ndim = len(prior.shape()) - self.prior.event_dim
-        held, lead_shape = self.prior._condition, latents.shape[:lead]
-        own = None if held is None else np.asarray(held.array)
+        held, lead_shape = self.prior.condition, latents.shape[:lead]
+        own = None if held is None else np.asarray(held)
         if condition is not None:
             own = self._condition_of_draws(condition, lead_shape, caller)
             lead_shape = np.broadcast_shapes(lead_shape, self._leading(own))
@@ -102,14 +84,14 @@ class Draws:
         self.number = math.prod(self.flat_shape)
         self._z = _stack(latents, lead_shape, latent_shape, self.number, self.axes)
         self._condition = None
-        if by_draw and own is not None and held is not None:
-            self._condition = _stack(own, lead_shape, held.shape, self.number, self.axes)
+        shape = self.prior.condition_shape
+        if by_draw and own is not None and shape is not None:
+            self._condition = _stack(own, lead_shape, shape, self.number, self.axes)
         self.event_shape = (*self.axes, *self.prior.event_shape)
         self.batch_size = self._batch_size(batch_size, caller)
 
     def _leading(self, condition: np.ndarray) -> tuple[int, ...]:
-        held = self.prior._condition
-        return condition.shape[: condition.ndim - (0 if held is None else held.ndim)]
+        return condition.shape[: condition.ndim - len(self.prior.condition_shape or ())]
 
     def _condition_of_draws(
         self, condition: ArrayLike, lead: tuple[int, ...], caller: str
@@ -135,21 +117,14 @@ class Draws:
         return array
 
     def _batch_size(self, batch_size: int | None, caller: str) -> int:
-        size = draws_at_a_time(caller, batch_size, math.prod(self.event_shape))
+        size = draws_per_batch(caller, batch_size, math.prod(self.event_shape))
         return max(1, min(size, self.number))
 
     def batches(self) -> Iterator[Batch]:
-        """The draws in batches of one size, the last one padded with its first draw."""
-        for start in range(0, self.number, self.batch_size):
-            stop = min(start + self.batch_size, self.number)
-            condition = None if self._condition is None else self._pad(self._condition[start:stop])
-            yield Batch(start, stop - start, self._pad(self._z[start:stop]), condition)
-
-    def _pad(self, rows: np.ndarray) -> np.ndarray:
-        missing = self.batch_size - rows.shape[0]
-        if missing == 0:
-            return rows
-        return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)])
+        """The draws in batches of one size, the last one padded with its own draws."""
+        for rows in batches(self.number, self.batch_size):
+            condition = None if self._condition is None else rows.take(self._condition)
+            yield Batch(rows.start, rows.count, rows.take(self._z), condition)
 
 
 def _prior(prior: Any, caller: str) -> Prior:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.traces.model_sites import Site
+from numpyro_genprior.sites.model_reader import Site
 
 IMAGE_DIMS = ("row", "col")
 
@@ -56,7 +56,7 @@ class Labels:
         chosen = self._named.get(name, site.event_dims if site else ())
         if 0 < len(chosen) <= len(shape):
             names[len(shape) - len(chosen) :] = chosen
-        elif site and site.role == "latent" and site.own_ndim == 1:
+        elif site and site.role == "latent" and site.core_ndim == 1:
             names[-1] = f"{name}_dim"
         return [dim or f"{name}_dim_{i}" for i, dim in enumerate(names)]
 
@@ -68,7 +68,8 @@ class Labels:
                 sizes.setdefault(dim, set()).add(size)
         for name, dims in self.dims.items():
             if any(dim in IMAGE_DIMS and len(sizes[dim]) > 1 for dim in dims):
-                base = name.removesuffix("_noise")
+                site = self.sites.get(name)
+                base = site.event if site and site.role == "noise" else name
                 self.dims[name] = [f"{base}_{d}" if d in IMAGE_DIMS else d for d in dims]
 
     def _check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -135,11 +136,15 @@ def _by_site(
 ) -> dict[str, tuple[str, ...]]:
     if isinstance(event_dims, Mapping):
         named = {name: _names(dims) for name, dims in event_dims.items()}
-        noises = {f"{name}_noise": dims for name, dims in named.items() if _is_noise(name, sites)}
+        noises = {
+            site.noise: dims
+            for name, dims in named.items()
+            if (site := sites.get(name)) is not None and site.noise is not None
+        }
         return _checked({**noises, **named}, sites, shapes)
     pattern = IMAGE_DIMS if event_dims is None else _names(event_dims)
     ndims = {
-        name: (len(shapes[name]) - site.batch_ndim, site.own_ndim)
+        name: (len(shapes[name]) - site.batch_ndim, site.core_ndim)
         for name, site in sites.items()
         if name in shapes and site.role in ("event", "noise")
     }
@@ -154,11 +159,6 @@ def _by_site(
             )
         )
     return {name: pattern for name, ndim in ndims.items() if len(pattern) in ndim}
-
-
-def _is_noise(name: str, sites: Mapping[str, Site]) -> bool:
-    noise = sites.get(f"{name}_noise")
-    return noise is not None and noise.role == "noise"
 
 
 def _names(dims: str | Iterable[str]) -> tuple[str, ...]:
@@ -181,7 +181,7 @@ def _checked(
             )
         site = sites.get(name)
         ndim = len(shapes.get(name, dims)) - (site.batch_ndim if site else 0)
-        fits = len(dims) in (ndim, site.own_ndim if site else ndim)
+        fits = len(dims) in (ndim, site.core_ndim if site else ndim)
         if name in shapes and not fits:
             raise ValueError(
                 message(

@@ -70,7 +70,7 @@ def event_moments(
         Levels in [0, 1].
     noise
         Whether the event has its decoder noise (a `VAEPrior`'s), or is g(z) alone. Where the model
-        ran with ``noise="none"`` its site is g(z), with the moments that False gives; True adds the
+        ran with ``noise="omit"`` its site is g(z), with the moments that False gives; True adds the
         noise that the model left out.
     condition
         One condition a draw, where the condition was inferred, too. None for the prior's own.

@@ -13,10 +13,11 @@ import numpy as np
 import numpyro
 
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.host_batching import Batch, collect, draws_per_batch
 from numpyro_genprior.networks.static import Static
+from numpyro_genprior.sites.likelihood import pointwise_log_likelihood
+from numpyro_genprior.sites.model_reader import Site
 from numpyro_genprior.traces.arguments import Arguments, rebuild
-from numpyro_genprior.traces.decoding import draws_at_a_time
-from numpyro_genprior.traces.model_sites import Site
 
 
 class ModelDraws:
@@ -45,7 +46,7 @@ class ModelDraws:
     ) -> None:
         self.model, self.sites, self._arguments = model, sites, arguments
         one_draw = sum(math.prod(site.shape) for site in sites.values())
-        self._batch_size = draws_at_a_time("to_arviz", batch_size, one_draw)
+        self._batch_size = draws_per_batch("to_arviz", batch_size, one_draw)
 
     def prior(self, key: jax.Array, number: int) -> dict[str, np.ndarray]:
         """Every site that is recorded, drawn from the prior, data included."""
@@ -64,6 +65,12 @@ class ModelDraws:
         """Log density of the observed sites given each draw of the others, by batch entry."""
         given = self._unknowns(samples, "log_likelihood")
         return self._stream(_log_likelihood, self._observed(), (None, given), number)
+
+    def deterministic(self, samples: Mapping[str, Any], number: int) -> dict[str, np.ndarray]:
+        """The deterministic sites, computed from each draw of the others."""
+        given = self._unknowns(samples, "posterior")
+        names = [name for name, site in self.sites.items() if site.kind == "deterministic"]
+        return self._stream(_values, names, (None, given), number) if names else {}
 
     def _observed(self) -> list[str]:
         return [name for name, site in self.sites.items() if site.observed]
@@ -84,21 +91,15 @@ class ModelDraws:
         return {name: np.asarray(samples[name]) for name in unknown}
 
     def _stream(self, draw: Any, names: Any, inputs: Any, number: int) -> dict[str, np.ndarray]:
-        """Map over draws in batches of one size; the last one reaches back."""
-        size = min(self._batch_size, number)
+        """Map over draws in batches."""
         program = Static((draw, self.model, tuple(names), self._arguments.structure))
         # One that all calls share would keep the constants of this one alive.
         many = _many if self._arguments.traced else jax.jit(_map, static_argnums=0)
-        kept: dict[str, np.ndarray] = {}
-        for first in range(0, number, size):
-            start = min(first, number - size)
-            batch = jax.tree.map(lambda a, i=start: a[i : i + size], inputs)
-            values_by_name = many(program, self._arguments.values, batch)
-            for name, values in jax.device_get(values_by_name).items():
-                if name not in kept:
-                    kept[name] = np.empty((number, *values.shape[1:]), values.dtype)
-                kept[name][start : start + size] = values
-        return kept
+
+        def run(batch: Batch) -> dict[str, jax.Array]:
+            return many(program, self._arguments.values, jax.tree.map(batch.take, inputs))
+
+        return collect(run, number, max(1, min(self._batch_size, number)))
 
 
 def _map(program: Static, values: list[Any], batch: Any) -> dict[str, jax.Array]:
@@ -130,4 +131,12 @@ def _log_likelihood(
 ) -> dict[str, jax.Array]:
     fixed = numpyro.handlers.substitute(model, data=given)
     trace = numpyro.handlers.trace(fixed).get_trace(*args, **kwargs)
-    return {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in names}
+    return {name: pointwise_log_likelihood(trace[name]) for name in names}
+
+
+def _values(
+    model: Any, names: Any, args: Any, kwargs: Any, _: None, given: Any
+) -> dict[str, jax.Array]:
+    fixed = numpyro.handlers.substitute(model, data=given)
+    trace = numpyro.handlers.trace(fixed).get_trace(*args, **kwargs)
+    return {name: jnp.asarray(trace[name]["value"]) for name in names}

@@ -1,4 +1,4 @@
-"""Networks inside of flows are leaves wherever Distrax and NumPyro keep them."""
+"""Networks inside Distrax and NumPyro flows are leaves, wherever the flow keeps them."""
 
 import copy
 import functools
@@ -34,7 +34,7 @@ X = jnp.array([0.3, -1.2, 0.7])
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick_compilation():
-    """Tiny programs, each run a few times; NumPyro's networks broadcast ranks."""
+    """Compile fast: the programs are tiny. NumPyro's networks promote ranks."""
     jax.config.update("jax_disable_most_optimizations", True)
     with jax.numpy_rank_promotion("allow"):
         yield
@@ -86,12 +86,12 @@ def composed(key):
 
 
 def block_autoregressive(key):
-    """Its masks are arrays in the closure of its function: no weights, and never traced."""
+    """The masks in the closure of its function are not weights, and stay concrete."""
     init, apply = BlockNeuralAutoregressiveNN(3, [2], residual="gated")
     return BlockNeuralAutoregressiveTransform(functools.partial(apply, init(key, (3,))[1]))
 
 
-# The flow, and the number of its weights, counted by hand.
+# Each flow and its number of weights, counted by hand.
 MLP = 4 * 3 + 4 + 6 * 4 + 6
 MADE = 3 * 4 + 4 + 4 * 6 + 6
 FLOWS = {
@@ -123,9 +123,9 @@ def make(request):
 
 
 def test_weights_are_arguments(make):
-    """All of them, of one program for all sets of weights; nothing else is trainable.
+    """All weights are leaves, nothing else is, and one compiled program serves all values of them.
 
-    The gradient by the weights agrees with central differences along a random direction.
+    The gradient with respect to the weights agrees with central differences in a random direction.
     """
     prior = made(make)
     assert sum(leaf.size for leaf in jax.tree.leaves(prior)) == FLOWS[make]
@@ -138,32 +138,32 @@ def test_weights_are_arguments(make):
 
     leaves, treedef = jax.tree.flatten(prior)
     keys, h = jax.random.split(jax.random.key(2), len(leaves)), 3e-3
-    way = [jax.random.normal(k, w.shape) for k, w in zip(keys, leaves, strict=True)]
+    direction = [jax.random.normal(k, w.shape) for k, w in zip(keys, leaves, strict=True)]
 
-    def along(t):
-        moved = [w + t * d for w, d in zip(leaves, way, strict=True)]
+    def value_at(t):
+        moved = [w + t * d for w, d in zip(leaves, direction, strict=True)]
         return gradient(jax.tree.unflatten(treedef, moved), X)[0]
 
-    _, slopes = gradient(prior, X)
-    difference = (along(h) - along(-h)) / (2 * h)
-    assert gradient(copy.deepcopy(prior), X)[0] == along(0.0)
+    _, gradients = gradient(prior, X)
+    difference = (value_at(h) - value_at(-h)) / (2 * h)
+    assert gradient(copy.deepcopy(prior), X)[0] == value_at(0.0)
     assert len(traces) == 1
-    assert all(np.any(np.asarray(slope)) for slope in jax.tree.leaves(slopes))
-    slope = sum(jnp.sum(g * d) for g, d in zip(jax.tree.leaves(slopes), way, strict=True))
+    assert all(np.any(np.asarray(g)) for g in jax.tree.leaves(gradients))
+    slope = sum(jnp.sum(g * d) for g, d in zip(jax.tree.leaves(gradients), direction, strict=True))
     np.testing.assert_allclose(slope, difference, rtol=2e-2, atol=2e-3)
 
 
 def test_nan_is_refused(make):
-    spoiled = jax.tree.map(lambda w: jnp.full_like(w, jnp.nan), Frozen(made(make)._flow)).net
+    nan_flow = jax.tree.map(lambda w: jnp.full_like(w, jnp.nan), Frozen(made(make)._flow)).net
     with pytest.raises(ValueError, match=r"Load the weights again or train again"):
-        ngp.FlowPrior(spoiled, latent=3, support=REAL)
+        ngp.FlowPrior(nan_flow, latent=3, support=REAL)
 
 
 @pytest.mark.parametrize("make", [make for make in FLOWS if make is not block_autoregressive])
 def test_param_trains(make):
-    """One step of Adam moves weights by the learning rate, but those behind a mask.
+    """One step of Adam moves each weight by the learning rate, except those behind a mask.
 
-    Of the flows that have an inverse, and so a density to train by.
+    Only for flows that have an inverse, and so a density to train with.
     """
 
     def model(prior, x):
@@ -181,7 +181,7 @@ def test_param_trains(make):
 
 
 def test_copies(make, tmp_path):
-    """By cloudpickle and by a file, which needs a skeleton; into a vmap of stacked priors."""
+    """Copies through a file (with a skeleton) and cloudpickle agree, as do priors under vmap."""
     prior = made(make)
     half = jax.tree.map(lambda w: 0.5 * w, prior)
     ngp.save(tmp_path / "flow.safetensors", prior)
@@ -195,8 +195,8 @@ def test_copies(make, tmp_path):
     np.testing.assert_allclose(both, [value(prior, X), value(half, X)], rtol=1e-5)
 
 
-def test_flows_stay_what_they_are():
-    """`prior.flow` is of the class that was given, and a prior of it is the same prior."""
+def test_flows_keep_their_class():
+    """`prior.flow` has the class of the given flow, and makes a prior of the same structure."""
     for make, kind in (
         (coupling, distrax.MaskedCoupling),
         (autoregressive, InverseAutoregressiveTransform),
@@ -210,10 +210,10 @@ def test_flows_stay_what_they_are():
     np.testing.assert_allclose(made(autoregressive).flow(x), flow(x), rtol=1e-6)
 
 
-def test_what_follows_from_weights_follows_trained_ones():
-    """Distrax keeps log determinants and inverses as leaves beside the weights they follow from.
+def test_cached_quantities_follow_changed_weights():
+    """Distrax keeps log determinants and inverses as leaves beside the weights.
 
-    Whatever becomes of the leaves, the flow is a bijection, and its density that of its events.
+    Whatever values the leaves take, the flow is a bijection and its density that of its events.
     """
     matrix = jnp.eye(3) + 0.1
     layers = [
@@ -238,8 +238,8 @@ def test_what_follows_from_weights_follows_trained_ones():
     np.testing.assert_allclose(trained.flow.inv(x), X, rtol=1e-4, atol=1e-5)
 
 
-def test_a_numerical_inverse_has_a_gradient_by_the_condition():
-    """x = z - sin(c), found by an inverter without derivatives: FlowJAX's own raises."""
+def test_gradient_of_a_numerical_inverse_with_respect_to_the_condition():
+    """x = z - sin(c), by an inverter without derivatives; FlowJAX's own class raises here."""
 
     def inverter(bijection, y, condition=None):
         return jax.lax.stop_gradient(bijection.inverse(y, condition))
@@ -256,8 +256,8 @@ def test_a_numerical_inverse_has_a_gradient_by_the_condition():
     np.testing.assert_allclose(slope, (x - jnp.sin(c)) * jnp.cos(c), rtol=1e-5)
 
 
-def test_directions_of_a_lambda_stay_together():
-    """They close over one array: two leaves could be trained apart."""
+def test_arrays_of_a_lambda_are_constants():
+    """Its directions close over one array, which as two leaves could be trained apart."""
     shift = jnp.array([1.0, 2.0, 3.0])
     flow = distrax.Lambda(
         forward=lambda x: x + shift,
@@ -276,7 +276,7 @@ WEIGHTS = jnp.ones((3, 2))
 
 
 class Linear:
-    """A pytree of one's own, called by a method."""
+    """A user-defined pytree, called by a method."""
 
     def __init__(self, weights):
         self.weights = weights
@@ -321,14 +321,14 @@ def functions():
 
 
 @pytest.mark.parametrize("name", functions())
-def test_functions_are_opened(name):
+def test_arrays_in_functions_are_leaves(name):
     net = Frozen(functions()[name])
     assert [leaf.shape for leaf in jax.tree.leaves(net)] == [(3, 2)]
     z = jnp.array([1.0, 2.0])
     np.testing.assert_array_equal(net(z), [3.0, 3.0, 3.0])
     doubled = jax.tree.map(lambda w: 2 * w, net)
     np.testing.assert_array_equal(jax.jit(lambda net, z: net(z))(doubled, z), [6.0, 6.0, 6.0])
-    if "checkpoint" in name:  # a function of JAX's, around its caches
+    if "checkpoint" in name:  # JAX's wrapper holds caches
         with pytest.raises(TypeError, match=r"ngp\.save"):
             cloudpickle.dumps(doubled)
         return
@@ -337,8 +337,8 @@ def test_functions_are_opened(name):
     assert len(jax.tree.leaves(copied)) == 1
 
 
-def test_constants_of_libraries_are_no_weights():
-    """Functions of JAX are not searched for arrays among the globals of their modules."""
+def test_constants_of_libraries_are_not_weights():
+    """Globals of the modules of JAX are not searched for arrays."""
     from jax.scipy.special import i0e, ndtri  # tables of coefficients
 
     assert not jax.tree.leaves(Frozen(lambda z: i0e(z) + ndtri(z)))
@@ -359,7 +359,7 @@ def test_functions_that_call_each_other():
 
 
 def test_cloudpickle_into_another_process(tmp_path):
-    """A closure takes along what it uses of its module, and no more."""
+    """The pickle of a closure holds the globals that it uses, and no others."""
     weights = jnp.arange(6.0).reshape(3, 2)
     held = cloudpickle.dumps(ngp.GANPrior(lambda z: jnp.tanh(weights @ z), 2))
     assert b"test_gradients" not in held

@@ -1,6 +1,6 @@
-"""What FlowJAX's own bridge to NumPyro (``flowjax.experimental.numpyro``) cannot do, done.
+"""Cases in which FlowJAX's own bridge to NumPyro (``flowjax.experimental.numpyro``) fails.
 
-Each fault was reproduced on FlowJAX 19.1.2 with NumPyro 0.22; the closed form is in each test.
+Each failure was reproduced with FlowJAX 19.1.2 and NumPyro 0.22. Each test has a closed form.
 """
 
 import equinox as eqx
@@ -21,7 +21,7 @@ from numpyro.optim import Adam
 
 import numpyro_genprior as ngp
 
-# c ~ N(0, 2²), x given c ~ N(2c, 1), x = 4: c is N(32/17, 4/17), that is 1.882 ± 0.485
+# c ~ N(0, 2²), x given c ~ N(2c, 1), x = 4; so c given x ~ N(32/17, 4/17): 1.882 ± 0.485
 OBSERVED, MEAN, SD = jnp.array([4.0]), 32 / 17, np.sqrt(4 / 17)
 
 
@@ -36,8 +36,8 @@ class Doubled(eqx.Module):
 
 def conditional():
     shift = fb.AdditiveCondition(Doubled(jnp.array(2.0)), (1,), (1,))
-    law = fd.Transformed(fd.StandardNormal((1,)), shift)
-    return ngp.FlowPrior(law, condition=jnp.zeros(1))
+    flow = fd.Transformed(fd.StandardNormal((1,)), shift)
+    return ngp.FlowPrior(flow, condition=jnp.zeros(1))
 
 
 def model(prior, x=None):
@@ -51,7 +51,7 @@ def unconditional():
 
 def test_svi_sees_the_gradient_through_the_condition():
     svi = SVI(model, AutoNormal(model), Adam(lambda i: 0.05 * 0.998**i), Trace_ELBO(16))
-    with jax.numpy_rank_promotion("allow"):  # the guide's own
+    with jax.numpy_rank_promotion("allow"):  # the guide promotes ranks
         params = svi.run(
             jax.random.key(0), 2000, conditional(), OBSERVED, progress_bar=False
         ).params
@@ -60,7 +60,7 @@ def test_svi_sees_the_gradient_through_the_condition():
 
 
 def test_nuts_sees_the_gradient_through_the_condition():
-    """The closed form, at an efficiency that only a right gradient gives (the bridge: 0.05)."""
+    """Efficiency above 0.2 needs the right gradient; the bridge reaches 0.05."""
     mcmc = MCMC(NUTS(model), num_warmup=500, num_samples=2000, progress_bar=False)
     mcmc.run(jax.random.key(0), conditional(), OBSERVED)
     c = np.asarray(mcmc.get_samples()["c"])[:, 0]
@@ -75,7 +75,7 @@ def test_nuts_sees_the_gradient_through_the_condition():
 @pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("raw", [False, True])
 def test_prior_predictive(parallel, raw):
-    """Raw keys, which NumPyro hands on, and typed ones."""
+    """With raw keys, which NumPyro passes on, and typed keys."""
     key = jax.random.key(0)
     key = jax.random.key_data(key) if raw else key
     with jax.numpy_rank_promotion("allow"):
@@ -111,7 +111,7 @@ def test_flows_are_stacked_under_vmap():
 
 
 def test_scan_over_a_flow():
-    """An autoregression x_t given x_(t-1) ~ N(2 x_(t-1), 1), with the flow inside scan."""
+    """The flow inside scan, as an autoregression: x_t given x_(t-1) ~ N(2 x_(t-1), 1)."""
     prior = conditional()
 
     @ngp.latent
@@ -146,10 +146,10 @@ BOUNDED = {
 
 
 @pytest.mark.parametrize("name", BOUNDED)
-def test_bounded_laws_have_their_support(name):
-    """No divergences (the bridge declares them real: 2000 of 2000), and the known mean."""
-    law, mean = BOUNDED[name]
-    prior = ngp.FlowPrior(law)
+def test_bounded_distributions_have_their_support(name):
+    """No divergences and the known mean; the bridge declares them real and has only divergences."""
+    flow, mean = BOUNDED[name]
+    prior = ngp.FlowPrior(flow)
 
     def plain(prior):
         numpyro.sample("x", prior)
@@ -165,12 +165,12 @@ def test_bounded_laws_have_their_support(name):
 
 
 def test_a_prior_built_inside_the_model():
-    """In a traced model, with traced parameters: a hyperprior on the scale of a bounded law."""
+    """With traced parameters: a hyperprior on the scale of a bounded distribution."""
 
     def built(x):
         s = numpyro.sample("s", dist.HalfNormal(1.0))
-        law = fd.LogNormal(jnp.zeros(1), s * jnp.ones(1))
-        prior = ngp.FlowPrior(law, support=dist.constraints.positive)
+        flow = fd.LogNormal(jnp.zeros(1), s * jnp.ones(1))
+        prior = ngp.FlowPrior(flow, support=dist.constraints.positive)
         numpyro.sample("x", prior, obs=x)
 
     mcmc = MCMC(NUTS(built), num_warmup=300, num_samples=1000, progress_bar=False)

@@ -1,4 +1,4 @@
-"""Elliptical slice sampling against a closed form, through a program that JAX cannot see into."""
+"""Elliptical slice sampling against a closed form, with a forward model that JAX cannot trace."""
 
 import functools
 
@@ -28,7 +28,7 @@ def program(x):
 
 @ngp.latent
 def black_box(prior, y, sd):
-    """Data are cumulative sums of the event."""
+    """The data are noisy cumulative sums of the event."""
     x = numpyro.sample("x", prior)
     sums = jax.pure_callback(
         program, jax.ShapeDtypeStruct(x.shape, x.dtype), x, vmap_method="broadcast_all"
@@ -65,7 +65,7 @@ def make(model, *, chains=2, warmup=100, samples=2000, max_shrinks=64, **kwargs)
 
 
 def assert_mean(draws, expected):
-    """Draws ``(chains, draws, ...)``: their mean within five Monte Carlo standard errors."""
+    """The mean of draws ``(chains, draws, ...)`` is within five Monte Carlo standard errors."""
     draws = np.asarray(draws, float)
     error = draws.std((0, 1)) / np.sqrt(effective_sample_size(draws))
     np.testing.assert_array_less(np.abs(draws.mean((0, 1)) - expected), 5 * error)
@@ -80,18 +80,18 @@ def assert_linear(mcmc, y, scale=1.0):
     np.testing.assert_allclose(samples["x"], z @ (scale * W.T), rtol=1e-4, atol=1e-5)
 
 
-def test_a_program_of_ones_own():
-    """Vectorized under jit; other data and weights are other data and weights."""
+def test_black_box_forward_model():
+    """Vectorized under jit; a second run uses its own data and weights."""
     mcmc = make(black_box)
     fields = ("num_stuck", "num_nonfinite")
     mcmc.run(jax.random.key(0), prior(), jnp.asarray(Y), SD, extra_fields=fields)
     assert_linear(mcmc, Y)
-    assert {shape for shape in CALLS if len(shape) == 2} == {(2, 3)}  # both chains in one call
+    assert {shape for shape in CALLS if len(shape) == 2} == {(2, 3)}  # one call for both chains
     extra = mcmc.get_extra_fields(group_by_chain=True)
     assert extra["num_stuck"].max() == extra["num_nonfinite"].max() == 0
     shrinks = extra["num_shrinks"]
     np.testing.assert_allclose(mcmc.last_state.mean_num_shrinks, shrinks.mean(1), rtol=1e-3)
-    # a draw costs one call and one for each shrink of the slower chain, and no call to keep it
+    # a draw costs one call, and one per shrink of the slower chain; recording it costs none
     assert len(CALLS) < 1.3 * (shrinks.max(0).sum() + shrinks.shape[1]) + 100
     posterior = Posterior(differentiable, (prior(), jnp.asarray(Y), SD))
     last = {"x_latent": mcmc.get_samples()["x_latent"][-1]}
@@ -103,7 +103,7 @@ def test_a_program_of_ones_own():
 
 
 def test_chain_methods_keys_and_continuation():
-    """Arguments compiled in, uint32 keys, chains in sequence, values to start from, more draws."""
+    """Constant arguments, uint32 keys, sequential chains, initial values, continued runs."""
     mcmc = make(differentiable, chain_method="sequential", jit_model_args=False, samples=1500)
     start = {"x_latent": jnp.zeros((2, 2))}
     mcmc.run(jax.random.PRNGKey(0), prior(), Y, SD, init_params=start)
@@ -114,8 +114,8 @@ def test_chain_methods_keys_and_continuation():
     np.testing.assert_array_equal(mcmc.last_state.i, 3100)
 
 
-def test_stopping_to_shrink_stays_right_and_is_counted():
-    """A draw that stays where it is leaves the posterior invariant."""
+def test_draws_that_reach_max_shrinks_keep_the_posterior_and_are_counted():
+    """A draw that stays at the current point leaves the posterior invariant."""
     mcmc = make(differentiable, max_shrinks=3, samples=3000)
     mcmc.run(jax.random.key(2), prior(), jnp.asarray(Y), SD)
     assert_linear(mcmc, Y)
@@ -125,7 +125,7 @@ def test_stopping_to_shrink_stays_right_and_is_counted():
     assert f"{stuck[0]} stuck" in mcmc.sampler.get_diagnostics_str(one)
 
 
-def test_numbers_that_are_none_are_rejected_and_counted():
+def test_nan_log_likelihoods_are_rejected_and_counted():
     def broken(y):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
         numpyro.sample("y", dist.Normal(jnp.sqrt(z), 0.5), obs=y)  # NaN for negative z

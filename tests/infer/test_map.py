@@ -279,7 +279,7 @@ def test_the_encoder_is_asked_where_the_data_look_like_an_event():
 
     prior = ngp.VAEPrior(decoder, 2, scale=0.1, encoder=lambda x: (x[:2] + x[2:], jnp.ones(2)))
 
-    @ngp.latent(noise="none")
+    @ngp.latent(noise="omit")
     def model(prior, y, keep=4):
         x = numpyro.sample("x", prior)
         numpyro.sample("y", dist.Normal(x[:keep], 0.5).to_event(1), obs=y)
@@ -361,7 +361,7 @@ def test_a_trained_decoder():
     prior = ngp.pretrained.load("digits_vae")
     truth = prior.decode(jnp.linspace(-1.0, 1.0, 12))
 
-    @ngp.latent(noise="none")
+    @ngp.latent(noise="omit")
     def model(prior, y):
         x = numpyro.sample("x", prior)
         numpyro.sample("y", dist.Normal(x[:5], 0.05).to_event(2), obs=y)

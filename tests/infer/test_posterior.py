@@ -56,13 +56,13 @@ def test_log_density_and_round_trip(key, unconstrained):
     def free(xi):  # sites by coordinates that have as many entries as they have freedom
         sites = posterior.values(xi)
         sites["share"] = biject_to(dist.constraints.simplex).inv(sites["share"])
-        return jnp.concatenate([sites[p.name].ravel() for p in posterior.layout.places])
+        return jnp.concatenate([sites[p.name].ravel() for p in posterior.layout.slices])
 
     _, log_det = jnp.linalg.slogdet(jax.jacobian(free)(xi))
     simplex = biject_to(dist.constraints.simplex)
     u = simplex.inv(values["share"])
     log_det = log_det + simplex.log_abs_det_jacobian(u, values["share"])
-    sites = {p.name: values[p.name] for p in posterior.layout.places}
+    sites = {p.name: values[p.name] for p in posterior.layout.slices}
     with jax.numpy_rank_promotion("allow"):
         expected, _ = log_density(numpyro.handlers.seed(whole, 0), (y,), {}, sites)
     np.testing.assert_allclose(posterior.log_joint(xi), expected + log_det, rtol=1e-9)
@@ -98,7 +98,7 @@ def test_coordinates_are_standard_normal(name):
         numpyro.sample("y", dist.Normal(0.0, 1.0), obs=0.0)
 
     posterior = Posterior(model)
-    assert posterior.standard.all()
+    assert posterior.standard_normal.all()
     xi = np.array([-3.0, -1.0, 0.0, 0.5, 2.0, 3.0])
     found = jax.vmap(lambda xi: posterior.values(xi[None])["a"])(jnp.asarray(xi))
     np.testing.assert_allclose(found, truth.ppf(stats.norm.cdf(xi)), rtol=2e-3, atol=2e-4)
@@ -154,7 +154,7 @@ def test_laws_of_tensorflow_probability_without_it(monkeypatch):
     with pytest.raises(
         ValueError, match=r"'share'.*Install tensorflow_probability.*distrax.*FisherNUTS"
     ):
-        posterior.require_standard("SMC")
+        posterior.require_standard_normal("SMC")
 
 
 @pytest.mark.parametrize("name", ["flow", "gaussian", "field"])
@@ -170,7 +170,7 @@ def test_exact_priors_without_a_decorator(name, key):
         numpyro.sample("y", dist.Normal(jnp.sum(x), 1.0), obs=y)
 
     posterior = Posterior(model, (prior, jnp.asarray(0.0)))
-    assert posterior.standard.all()
+    assert posterior.standard_normal.all()
     values = posterior.values(posterior.draw(key))
     again = posterior.values(posterior.coordinates(values))
     np.testing.assert_allclose(again["x"], values["x"], rtol=1e-4, atol=1e-4)
@@ -215,7 +215,7 @@ def test_refused_by_name(law, match):
 def test_refused_for_want_of_standard_coordinates():
     posterior = Posterior(whole, (jnp.arange(4.0),))
     with pytest.raises(ValueError, match=r"'share'.*FisherNUTS"):
-        posterior.require_standard("EllipticalSlice")
+        posterior.require_standard_normal("EllipticalSlice")
     with pytest.raises(ValueError, match="Give the latents"):
         posterior.coordinates({"x": jnp.zeros((2, 4))})
 

@@ -1,4 +1,4 @@
-"""Parallel tempering against closed forms and quadrature: draws, shares of modes, evidence."""
+"""Parallel tempering against closed forms and quadrature: draws, mode weights, evidence."""
 
 import copy
 import functools
@@ -17,8 +17,12 @@ from scipy import stats
 import numpyro_genprior as ngp
 from numpyro_genprior.infer import ParallelTempering, Posterior
 from numpyro_genprior.infer.tempering import TemperingReport
-from numpyro_genprior.infer.tempering.accumulators import add_stones, empty, log_evidence
-from numpyro_genprior.infer.tempering.schedule import equalise, first_schedule
+from numpyro_genprior.infer.tempering.accumulators import (
+    add_stepping_stones,
+    empty_accumulators,
+    log_evidence,
+)
+from numpyro_genprior.infer.tempering.schedule import equalise, initial_schedule
 
 W = np.array([[1.0, 0.5], [0.0, 2.0], [-1.0, 1.0]], np.float32)
 Y = np.array([1.3, -0.4, 0.8], np.float32)
@@ -28,7 +32,7 @@ SD = 0.4
 @ngp.latent(record=False)
 def linear(prior, y, sd):
     x = numpyro.sample("x", prior)
-    shift = numpyro.sample("shift", dist.LogNormal(-1.0, 0.001))  # all but known: exp(-1)
+    shift = numpyro.sample("shift", dist.LogNormal(-1.0, 0.001))  # almost constant: exp(-1)
     numpyro.deterministic("first", x[0])
     numpyro.sample("y", dist.Normal(x + shift, sd).to_event(1), obs=y)
 
@@ -43,8 +47,8 @@ def closed_form(y, scale=1.0):
     forward, residual = scale * W.astype(float), y.astype(float) - np.exp(-1.0)
     covariance = np.linalg.inv(np.eye(2) + forward.T @ forward / SD**2)
     mean = covariance @ forward.T @ residual / SD**2
-    law = stats.multivariate_normal(np.zeros(3), forward @ forward.T + SD**2 * np.eye(3))
-    return mean, covariance, law.logpdf(residual)
+    marginal = stats.multivariate_normal(np.zeros(3), forward @ forward.T + SD**2 * np.eye(3))
+    return mean, covariance, marginal.logpdf(residual)
 
 
 def make(model=linear, *, replicas=6, warmup=300, samples=1000, chains=2, **kwargs):
@@ -60,7 +64,7 @@ def make(model=linear, *, replicas=6, warmup=300, samples=1000, chains=2, **kwar
 
 
 def assert_mean(draws, expected):
-    """Draws ``(chains, draws, ...)``: their mean within five Monte Carlo standard errors."""
+    """The mean of draws ``(chains, draws, ...)`` is within five Monte Carlo standard errors."""
     draws = np.asarray(draws, float)
     error = draws.std((0, 1)) / np.sqrt(effective_sample_size(draws))
     np.testing.assert_array_less(np.abs(draws.mean((0, 1)) - expected), 5 * error)
@@ -102,7 +106,7 @@ def test_linear_gaussian():
 
 
 def test_second_run_with_other_data_and_weights():
-    """As good as a fresh run, and with the numbers of one, chain after chain."""
+    """It matches the closed form, and the numbers of a fresh run with sequential chains."""
     mcmc, other = copy.copy(vectorized()), jnp.asarray(-Y)
     mcmc.run(jax.random.key(1), prior(0.5), other, SD)
     assert_linear(mcmc, -Y, 0.5)
@@ -111,12 +115,12 @@ def test_second_run_with_other_data_and_weights():
     np.testing.assert_allclose(
         fresh.get_samples(group_by_chain=True)["x_latent"][:, :20],
         mcmc.get_samples(group_by_chain=True)["x_latent"][:, :20],
-        atol=1e-2,  # rounding differs by chain method, and grows
+        atol=1e-2,  # rounding errors depend on the chain method, and grow
     )
 
 
 def test_constants_raw_keys_and_continuation():
-    """Arguments compiled in, uint32 keys, one chain, values to start from, more draws later."""
+    """Constant arguments, uint32 keys, one chain, initial values, a continued run."""
     mcmc = make(chains=1, jit_model_args=False, samples=600)
     start = {"x_latent": jnp.zeros(2), "shift": jnp.exp(-1.0)}
     mcmc.run(jax.random.PRNGKey(0), prior(), Y, SD, init_params=start)
@@ -124,13 +128,13 @@ def test_constants_raw_keys_and_continuation():
     mcmc.post_warmup_state = mcmc.last_state
     mcmc.run(mcmc.last_state.rng_key, prior(), Y, SD)
     report = ParallelTempering.report(mcmc)
-    assert report.num_rounds == 1200
+    assert report.num_iterations == 1200
     np.testing.assert_array_equal(report.betas, betas)
     assert_linear(mcmc, Y)
 
 
 def test_pure_core_under_vmap_over_data():
-    """Fixed sizes: a simulation study is one vmap."""
+    """All sizes are fixed, so that a simulation study is one vmap."""
     kernel = ParallelTempering(linear, 4, num_steps=2)
 
     @functools.partial(jax.vmap, in_axes=(0, 0))
@@ -157,7 +161,7 @@ def two_modes(y):
     numpyro.sample("y", dist.Normal(z**2 + 0.2 * z, 0.05), obs=y)
 
 
-def test_shares_of_two_modes_by_quadrature():
+def test_weights_of_two_modes_by_quadrature():
     mcmc = make(two_modes, replicas=8, warmup=400, samples=1500)
     mcmc.run(jax.random.key(0), 1.0)
     grid = np.linspace(-3, 3, 200_001)
@@ -171,13 +175,13 @@ def test_shares_of_two_modes_by_quadrature():
     assert abs(report.log_evidence - np.log(evidence)) < 5 * report.log_evidence_error
     assert report.round_trips.min() > 50
     assert report.swap_rates.min() > 0.4
-    assert np.ptp(report.swap_rates, axis=1).max() < 0.25  # equal, as adapted
+    assert np.ptp(report.swap_rates, axis=1).max() < 0.25  # the schedule has equalised them
     assert not report.warnings
     assert "Round trips" in str(report)
 
 
-def test_crescents_beside_numbers_that_are_none():
-    """Two moons (Lueckmann et al. 2021): where half of each ring is NaN. By quadrature.
+def test_crescents_beside_a_region_of_nan():
+    """Two moons (Lueckmann et al. 2021), where half of each ring is NaN, against quadrature.
 
     NaN is rejected, as a likelihood of zero would be, and reported.
     """
@@ -205,55 +209,59 @@ def test_crescents_beside_numbers_that_are_none():
         assert_mean(f(z[..., 0], z[..., 1]), np.sum(weight * f(a, b)))
     report = ParallelTempering.report(mcmc)
     assert report.nonfinite.min() > 100
-    assert "no numbers" in str(report)
+    assert "NaN or infinite" in str(report)
 
 
 # ---- parts ---------------------------------------------------------------------------------------
 
 
 def test_schedule_of_equal_rejection():
-    """For ℓ whose barrier is known, the schedule is where its parts are equal."""
+    """If the barrier Λ is known, the new β divide it into equal parts."""
     betas = jnp.asarray([0.0, 0.01, 0.1, 0.5, 1.0])
 
     def barrier(beta):
-        return np.log1p(np.asarray(beta) / 0.01)  # linear in the scale of equalise
+        return np.log1p(
+            np.asarray(beta) / 0.01
+        )  # linear in the scale that equalise interpolates in
 
     rejections = jnp.asarray(0.2 * np.diff(barrier(betas)), jnp.float32)
     new = equalise(betas, rejections)
     np.testing.assert_allclose(np.diff(barrier(new)), barrier(1.0) / 4, rtol=1e-4)
     np.testing.assert_array_equal(new[jnp.array([0, -1])], [0.0, 1.0])
-    first = first_schedule(jnp.array([-jnp.inf, jnp.nan, -3e4, -1e4]), 8)
+    first = initial_schedule(jnp.array([-jnp.inf, jnp.nan, -3e4, -1e4]), 8)
     assert (np.diff(first) > 0).all()
     assert first[0] == 0
     assert first[-1] == 1
-    np.testing.assert_array_equal(first_schedule(jnp.zeros(2), 2), [0.0, 1.0])
+    np.testing.assert_array_equal(initial_schedule(jnp.zeros(2), 2), [0.0, 1.0])
 
 
 def test_evidence_of_independent_weights():
-    """Log of a mean of log-normal weights, and its error by the delta method."""
+    """The log of a mean of log-normal weights, with its error by the delta method."""
     log_weights = np.random.default_rng(0).normal(size=(1000, 1)).astype(np.float32)
-    tally, _ = jax.lax.scan(
-        lambda t, w: (add_stones(t, w), None), empty(2, jnp.float32), jnp.asarray(log_weights)
+    sums, _ = jax.lax.scan(
+        lambda t, w: (add_stepping_stones(t, w), None),
+        empty_accumulators(2, jnp.float32),
+        jnp.asarray(log_weights),
     )
-    value, error = log_evidence(tally)
+    value, error = log_evidence(sums)
     weights = np.exp(log_weights.astype(float))
     np.testing.assert_allclose(value, np.log(weights.mean()), rtol=1e-5)
     np.testing.assert_allclose(error, np.std(weights) / np.mean(weights) / 1000**0.5, rtol=0.5)
 
 
-def test_evidence_of_few_round_trips_is_warned_of():
+def test_evidence_warns_of_few_round_trips():
     state = vectorized().last_state
-    few = state._replace(tally=state.tally._replace(round_trips=jnp.array([30, 2])))
+    few = state._replace(accumulators=state.accumulators._replace(round_trips=jnp.array([30, 2])))
     mcmc = types.SimpleNamespace(last_state=few)
     with pytest.warns(UserWarning, match="log evidence .* 2 round trips.* Run longer") as caught:
         assert np.isfinite(ParallelTempering.log_evidence(mcmc))
     assert caught[0].filename == __file__
 
 
-def test_findings_in_words():
+def test_report_in_words_and_as_a_dataset():
     pairs = np.full((1, 3), 0.2)
     report = TemperingReport(
-        num_rounds=100,
+        num_iterations=100,
         betas=np.linspace(0, 1, 4)[None],
         swap_rates=pairs,
         acceptance=2 * pairs,
@@ -269,8 +277,14 @@ def test_findings_in_words():
     assert "num_replicas=6" in few
     assert "2 round trips" in short
     assert "0.40" in local
-    assert report.best_round_trips == pytest.approx(100 / (2 + 2 * 3 * 0.8 / 0.2))
+    assert report.ideal_round_trips == pytest.approx(100 / (2 + 2 * 3 * 0.8 / 0.2))
     assert "-1.25 ± 0.50" in str(report)
+    assert "-1.25 ± 0.50" in repr(report)
+    assert len(repr(report)) < 100
+    found = report.to_dataset()
+    assert dict(found.sizes) == {"chain": 1, "replica": 4, "pair": 3}
+    np.testing.assert_array_equal(found["swap_rate"], pairs)
+    assert found.attrs["num_iterations"] == 100
 
 
 def dirichlet(y):

@@ -1,8 +1,8 @@
 """The task two_moons of sbibm (Lueckmann et al. 2021): two crescents, against its reference draws.
 
-Its likelihood is known: radius and angle of a point on a crescent are a normal and a uniform
-number. Beyond the crescent's straight edge it is 0, and its gradient says nothing of the edge:
-trajectories that end there are rejected.
+The likelihood is known: the radius of a point on a crescent is normal, and its angle uniform.
+Beyond the straight edge of the crescent the likelihood is 0, and its gradient does not indicate
+the edge: trajectories that end there are rejected.
 """
 
 import math
@@ -21,7 +21,7 @@ from numpyro.infer import MCMC
 from numpyro_genprior.infer import SMC, ParallelTempering
 
 STORED: Any = np.load(Path(__file__).parent / "data" / "two_moons.npz")
-LOG_EVIDENCE = -math.log(2)  # the crescent lies inside of the image of the prior, covered twice
+LOG_EVIDENCE = -math.log(2)  # the prior covers the crescent twice
 
 
 class Crescent(dist.Distribution):
@@ -35,10 +35,10 @@ class Crescent(dist.Distribution):
         super().__init__(jnp.shape(loc)[:-1], (2,), validate_args=validate_args)
 
     def log_prob(self, value):
-        place = value - self.loc - jnp.array([0.25, 0.0])
-        radius = jnp.linalg.norm(place, axis=-1)
+        offset = value - self.loc - jnp.array([0.25, 0.0])
+        radius = jnp.linalg.norm(offset, axis=-1)
         density = dist.Normal(0.1, 0.01).log_prob(radius) - jnp.log(math.pi * radius)
-        return jnp.where(place[..., 0] > 0, density, -jnp.inf)
+        return jnp.where(offset[..., 0] > 0, density, -jnp.inf)
 
 
 def model(x):
@@ -48,7 +48,7 @@ def model(x):
 
 
 def features(theta):
-    """Which moon; place in the moon, in the coordinates of the crescent; and squares of these."""
+    """Which moon, the coordinates of the crescent, and their squares."""
     x = STORED["observation"]
     u = x[0] + np.abs(theta.sum(-1)) / math.sqrt(2) - 0.25
     v = x[1] - (theta[..., 1] - theta[..., 0]) / math.sqrt(2)
@@ -82,7 +82,7 @@ def smc():
         runs.append((result, features(result.get_samples()["theta"].astype(float)).mean(0)))
     averages = np.stack([average for _, average in runs])
     error = averages.std(0, ddof=1) / math.sqrt(len(runs))
-    # of a mean of log evidences, half of whose variance is their bias
+    # of the mean log evidence, whose bias is half the variance of one
     variance = np.mean([result.log_evidence_error**2 for result, _ in runs])
     evidence = np.mean([result.log_evidence for result, _ in runs]) + variance / 2
     return averages.mean(0), error, evidence, math.sqrt(variance / len(runs))
@@ -90,7 +90,7 @@ def smc():
 
 @pytest.mark.parametrize("method", [tempering, smc])
 def test_reference_draws(method):
-    """Shares of the moons, and moments inside of a moon, within five Monte Carlo errors."""
+    """Weights of the moons, and moments within a moon, are within five Monte Carlo errors."""
     mean, error, evidence, evidence_error = method()
     assert abs(evidence - LOG_EVIDENCE) < 5 * evidence_error
     reference = features(STORED["reference"].astype(float))

@@ -23,7 +23,7 @@ from numpyro_genprior import FlowPrior, GANPrior, GaussianFieldPrior, GaussianPr
 from numpyro_genprior import io as ngp_io
 from numpyro_genprior.flows.architectures import SplineCouplingFlow
 from numpyro_genprior.io import load, read_header, rebuild, save
-from numpyro_genprior.networks import from_haiku
+from numpyro_genprior.networks import Frozen, from_haiku
 from numpyro_genprior.networks.architectures import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 
 KEY = jax.random.key(3)
@@ -80,6 +80,11 @@ ALONE = {
     "gaussian of rank 0": lambda key: GaussianPrior(
         jax.random.normal(key, (3,)), factor=jnp.ones((3, 0)), diagonal=0.5, validate_args=True
     ),
+    "gan encoder": lambda key: gan(key, encoder=MLPEncoder((2, 2), 3, hidden=(4,), key=key)),
+    "own prior with a hook": lambda key: Power(Frozen(mlp(key)), jnp.array(0.3), 3),
+    "own latent prior": lambda key: gan(
+        key, Power(Frozen(MLPDecoder(3, (3,), key=key)), jnp.ones(3))
+    ),
     "field": lambda key: GaussianFieldPrior(
         (4, 6), lambda k: 1 / (0.1 + k**2), loc=jax.random.normal(key)
     ),
@@ -99,6 +104,29 @@ class Shifted(Prior):
 
     def _decode(self, z, condition):
         return self._net(z) ** self._power + self._shift
+
+
+class Power(Shifted):
+    """A user's own prior that says how a file builds it."""
+
+    @classmethod
+    def _from_file(cls, stored):
+        return cls(stored.network("net"), stored.array("shift"), stored.static("power"))
+
+
+class Careless(Shifted):
+    """It forgets a static field when a file builds it."""
+
+    @classmethod
+    def _from_file(cls, stored):
+        return cls(stored.network("net"), stored.array("shift"))
+
+
+class OfAFunction(Power):
+    """Its static field is a function, which no file can hold."""
+
+    def _decode(self, z, condition):
+        return self._power(self._net(z)) + self._shift
 
 
 def haiku_net(key):
@@ -136,6 +164,10 @@ WITH_LIKE = {
     ),
     "transform": lambda key: FlowPrior(permuted(key), latent=3, support=constraints.real),
     "own prior": lambda key: Shifted(haiku_net(key), jax.random.normal(key, (5,))),
+    "own prior, careless": lambda key: Careless(Frozen(mlp(key)), jax.random.normal(key), 3),
+    "own prior of a function": lambda key: OfAFunction(
+        Frozen(mlp(key)), jax.random.normal(key), jnp.exp
+    ),
     "own latent": lambda key: gan(
         key,
         dist.TransformedDistribution(
@@ -226,10 +258,10 @@ def test_other_tools_read_the_file(path):
         header = json.loads(file.metadata()["numpyro_genprior"])
         np.testing.assert_array_equal(file.get_tensor("scale"), prior.scale)
     assert header == read_header(path)
-    assert header["format_version"] == 1
+    assert header["format_version"] == 2
     assert header["prior"]["family"] == "VAEPrior"
     assert header["prior"]["event_shape"] == [4, 4]
-    assert header["prior"]["latent"] == {"law": "StandardNormal", "shape": [2]}
+    assert header["prior"]["latent"] == {"distribution": "StandardNormal", "shape": [2]}
     assert header["prior"]["networks"]["net"]["architecture"] == "ConvDecoder"
     assert header["prior"]["networks"]["encoder"]["config"]["channels"] == [3]
     assert header["arrays"]["scale"] == "float32[4, 4]"

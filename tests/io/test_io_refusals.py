@@ -131,7 +131,7 @@ def edited(whole, edit_arrays=None, edit_header=None):
 
 
 def _newer(header):
-    header.update(format_version=2, package_version="9.0")
+    header.update(format_version=3, package_version="9.0")
 
 
 DAMAGE = {
@@ -197,8 +197,13 @@ def test_a_valid_file_with_a_wrong_description_is_refused(path):
     refuse(None, ngp_io.StructureError)
     refuse({**prior, "family": "subprocess.Popen"}, ngp_io.TemplateRequiredError)
     refuse({**prior, "family": "GANPrior"}, ngp_io.StructureError)
-    refuse({**prior, "latent": {"law": "StandardNormal", "shape": [5]}}, ngp_io.StructureError)
-    refuse({**prior, "latent": {"law": "os.system", "type": "x"}}, ngp_io.TemplateRequiredError)
+    refuse(
+        {**prior, "latent": {"distribution": "StandardNormal", "shape": [5]}}, ngp_io.StructureError
+    )
+    refuse(
+        {**prior, "latent": {"distribution": "os.system", "type": "x"}},
+        ngp_io.TemplateRequiredError,
+    )
     refuse({"family": "VAEPrior"}, ngp_io.StructureError)
     refuse({}, ngp_io.StructureError, like=vae())
     refuse({**prior, "event_shape": [9]}, ngp_io.StructureError)
@@ -262,11 +267,11 @@ MISFITS = {
         "StructureError",
         r"prior\.support\.name",
     ),
-    "latent law": lambda: (
+    "latent distribution": lambda: (
         gan(latent=dist.Normal(jnp.zeros(3), 1.0).to_event(1)),
         gan(latent=dist.Laplace(jnp.zeros(3), 1.0).to_event(1)),
         "StructureError",
-        r"prior\.latent\.base\.law",
+        r"prior\.latent\.base\.distribution",
     ),
     "encoder": lambda: (vae(), VAEPrior(mlp(), 3, scale=0.1), "StructureError", "encoder"),
     "no condition": lambda: (

@@ -1,4 +1,4 @@
-"""Networks of Haiku and Flax against the libraries' own apply."""
+"""Networks from Haiku and Flax agree with the libraries' own apply."""
 
 import copy
 import sys
@@ -31,7 +31,7 @@ def haiku_batch_norm():
     f = hk.transform_with_state(g)
     params, state = f.init(jax.random.key(1), Z[None], True)
     batch = jax.random.normal(jax.random.key(2), (32, 3))
-    for _ in range(3):  # statistics that are not the initial ones
+    for _ in range(3):  # statistics other than the initial ones
         _, state = f.apply(params, state, None, 1.0 + 2.0 * batch, True)
     return f, params, state
 
@@ -173,7 +173,7 @@ def test_is_a_frozen_pytree(cases, name):
     values = [float(energy(n, Z)) for n in (net, other, doubled, copy.deepcopy(net))]
     assert len(traces) == 1
     assert values[0] == values[3] != values[1]
-    # A derivative with respect to one weight, by differences: float32, so a loose tolerance.
+    # The directional derivative along the weights, by differences in float32: a loose tolerance.
     gradient = jax.grad(energy)(net, Z)
     leaves, treedef = jax.tree.flatten(net)
     assert all(leaf.dtype == jnp.float32 for leaf in leaves)
@@ -226,7 +226,7 @@ def test_condition_and_two_outputs():
     jax.tree.map(np.testing.assert_array_equal, net(Z, C), evaluated.decode(Z, C))
 
 
-def test_nnx_module_is_left_alone_and_copied():
+def test_nnx_module_is_copied_and_left_unchanged():
     module = nnx_net()
     adapter = from_nnx(module)
     assert module.dropout.deterministic is False
@@ -259,7 +259,7 @@ def test_haiku_in_training_mode_warns():
         jax.eval_shape(net, Z)
 
 
-def test_numpy_weights_are_taken():
+def test_numpy_weights_are_accepted():
     f, params = haiku_mlp()
     stored = jax.tree.map(np.asarray, params)
     net = from_haiku(f, stored)
@@ -268,7 +268,7 @@ def test_numpy_weights_are_taken():
 
 
 @pytest.mark.float64
-def test_float64_weights_stay():
+def test_float64_weights_stay_float64():
     module = nn.Dense(2, param_dtype=jnp.float64)
     variables = module.init(jax.random.key(1), Z)
     net = Frozen(from_flax(module, variables))

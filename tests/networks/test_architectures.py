@@ -1,4 +1,4 @@
-"""The built-in architectures: shapes, configurations, and the matrix form of their convolutions."""
+"""The built-in architectures: shapes, configurations, convolutions as matrix products."""
 
 import copy
 import json
@@ -69,8 +69,8 @@ def test_image_sizes(shape):
     assert loc.shape == (2,)
 
 
-def test_blocks_are_the_convolutions_they_say():
-    # XLA's own convolution of kernel 4, stride 2, padding 1, and its transpose.
+def test_blocks_agree_with_lax_convolutions():
+    # The reference is lax.conv with kernel 4, stride 2, padding 1, and its transpose.
     def convolve(image, kernel):
         return lax.conv_general_dilated(
             image[None],
@@ -102,7 +102,7 @@ def test_coupling_flow(make, options):
     again = arch.build(make.__name__, config, key=KEY)
     arrays, others = eqx.filter(flow, eqx.is_array), eqx.filter(again, eqx.is_array)
     assert [a.shape for a in jax.tree.leaves(arrays)] == [a.shape for a in jax.tree.leaves(others)]
-    # The density is that of the bijection's Jacobian, computed apart.
+    # The reference density uses the bijection's full Jacobian.
     x, c = jnp.asarray([[0.5, 1.0], [3.0, -1.0]]), jnp.asarray([0.3, -0.2, 1.0])
 
     @jax.jit
@@ -129,11 +129,11 @@ ERRORS = {
         lambda: arch.MLPEncoder((3,), 2, activation="swosh", key=KEY),
         "expected a name among relu",
     ),
-    "no latents": (lambda: arch.MLPDecoder(0, (3,), key=KEY), "positive sizes"),
+    "zero latents": (lambda: arch.MLPDecoder(0, (3,), key=KEY), "positive sizes"),
     "odd image": (lambda: arch.ConvDecoder(2, (28, 30), key=KEY), "fewer channels entries"),
     "vector for an image": (lambda: arch.ConvEncoder((28,), 2, key=KEY), "MLP architectures"),
     "scalar coupling flow": (lambda: SplineCouplingFlow(1, key=KEY), "RationalQuadraticSpline"),
-    "bound of no width": (lambda: AffineCouplingFlow(2, bound=0.0, key=KEY), "usual value is 0.5"),
+    "bound of zero": (lambda: AffineCouplingFlow(2, bound=0.0, key=KEY), "usual value is 0.5"),
     "condition missing": (lambda: NETS["mlp_decoder"](KEY)(jnp.zeros(3)), "condition_size"),
     "condition superfluous": (
         lambda: NETS["conv_decoder"](KEY)(jnp.zeros(3), jnp.zeros(1)),
@@ -143,7 +143,7 @@ ERRORS = {
         lambda: NETS["mlp_decoder"](KEY)(jnp.zeros(3), jnp.zeros(4)),
         "one unbatched condition",
     ),
-    "name taken": (
+    "name already registered": (
         lambda: arch.register(type("MLPCritic", (), {"__module__": "elsewhere"})),
         "Rename",
     ),

@@ -1,4 +1,4 @@
-"""Convolutions inside loops: the same numbers as JAX's own, in the form that the CPU is fast at."""
+"""Convolutions rewritten to channels-last: the same numbers as JAX's, in the layout fast on CPU."""
 
 import re
 import threading
@@ -22,7 +22,7 @@ CHEAP = {"xla_backend_optimization_level": 0}  # the same program, compiled fast
 
 
 def traced(switch, function):
-    """`function` compiled under one position of the switch, never shared with the other."""
+    """`function` compiled under one setting of the switch, never shared with the other."""
 
     def call(*arguments):
         with channels_last(switch):
@@ -81,7 +81,7 @@ CASES = {
 
 
 def convolve(lhs_shape, rhs_shape, options):
-    """A convolution as an unbatched network of two arguments, and arguments for it."""
+    """A convolution as an unbatched network of two arguments, and such arguments."""
     spatial = len(lhs_shape) - 2
     defaults = {"window_strides": (1,) * spatial, "padding": "VALID"}
     function = partial(lax.conv_general_dilated, **{**defaults, **options})
@@ -94,7 +94,7 @@ def batch(x):
 
 
 def everything(network, lhs, rhs):
-    """The network under the transformations of JAX, batch axes in the middle."""
+    """The network under the transformations of JAX, with batch axes in the middle."""
 
     def pull(lhs, rhs):
         value, back = jax.vjp(network, lhs, rhs)
@@ -111,7 +111,7 @@ def everything(network, lhs, rhs):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_numbers_are_those_of_jax(name):
+def test_numbers_agree_with_jax(name):
     function, lhs, rhs = convolve(*CASES[name])
     network = Frozen(function)
     ours = traced(ON, partial(everything, network))(lhs, rhs)
@@ -155,7 +155,7 @@ def test_gradients_by_finite_differences(name):
     np.testing.assert_allclose(along, (forward - backward) / (2 * step), rtol=1e-7)
 
 
-# ---- networks of other libraries and of other make -----------------------------------------------
+# ---- networks of other libraries, and functions with control flow --------------------------------
 
 
 class EquinoxDecoder(eqx.Module):
@@ -184,7 +184,7 @@ def haiku_decoder(z):
 
 
 def nested(z, kernel):
-    """Convolutions inside of jit, scan, while, cond and checkpoint."""
+    """Convolutions inside jit, scan, while, cond and checkpoint."""
 
     def convolution(x, k):
         return jax.nn.relu(lax.conv_general_dilated(x[None], k, (1, 1), "SAME")[0] + 0.1)
@@ -198,7 +198,7 @@ def nested(z, kernel):
 
 @cache
 def network(name):
-    """A network from images of 4×4 with 4 channels, and a latent for it."""
+    """A network from flattened images of 4×4 with 4 channels, and a latent for it."""
     z, key = jax.random.normal(jax.random.key(3), (64,)), jax.random.key(4)
     if name == "equinox":
         return EquinoxDecoder(key), z
@@ -243,7 +243,7 @@ def test_eager_gradients():
     assert_close(*results)
 
 
-def test_derivative_rules_of_the_network_are_kept():
+def test_custom_derivative_rules_are_kept():
     kernel = jax.random.normal(jax.random.key(1), (4, 4, 3, 3))
 
     def plain(x):
@@ -261,10 +261,10 @@ def test_derivative_rules_of_the_network_are_kept():
         assert_close(traced(ON, program(frozen))(z), program(net)(z))
 
 
-# ---- what is left alone --------------------------------------------------------------------------
+# ---- what stays unchanged ------------------------------------------------------------------------
 
 
-def test_networks_without_convolutions_are_left_alone():
+def test_networks_without_convolutions_are_unchanged():
     net = Frozen(eqx.nn.MLP(3, 5, 8, 2, key=jax.random.key(0)))
     jaxprs = []
     for switch in (ON, OFF):
@@ -308,7 +308,7 @@ def test_no_more_operations():
 
 
 @pytest.mark.float64
-def test_double_precision_is_left_alone():
+def test_double_precision_is_unchanged():
     net, z = network("equinox")
     net = Frozen(net)
 
@@ -346,7 +346,7 @@ def test_the_switch():
     assert used()
 
 
-def test_the_switch_refuses_what_is_no_bool():
+def test_the_switch_refuses_other_types():
     with pytest.raises(TypeError, match=r"channels_last\(True\)"):
         channels_last("off")
     net, z = network("equinox")

@@ -1,6 +1,6 @@
 """Mistakes with networks, latents and conditions, each with the message that it must give.
 
-Adapters of networks have more of their own, beside their tests.
+Those of the adapters to other libraries are beside the tests of the adapters.
 """
 
 import equinox as eqx

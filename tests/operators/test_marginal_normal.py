@@ -184,7 +184,7 @@ def test_scan(moving):
 G = np.random.default_rng(11).normal(size=(12, 3)) / 2
 
 
-@ngp.latent(noise="none")
+@ngp.latent(noise="omit")
 def model(operator, y=None):
     prior = ngp.GANPrior(lambda z: (jnp.asarray(G, z.dtype) @ z).reshape(SHAPE), 3)
     x = numpyro.sample("x", prior)

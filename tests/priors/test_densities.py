@@ -431,6 +431,30 @@ def test_thicken_and_noiseless(key):
     np.testing.assert_array_equal(conditional.noiseless().decode(z), conditional.decode(z))
 
 
+def test_with_scale(key):
+    """Only the noise changes, whether the scale is given or the decoder's own."""
+    for name in ("vae_with_encoder", "vae_with_scale_of_its_own", "vae_conditional"):
+        prior = made(name)
+        other = prior.with_scale(0.7)
+        z, x = prior.latent.sample(key, (3,)), prior.sample(key, (3,))
+        np.testing.assert_array_equal(other.decode(z), prior.decode(z))
+        np.testing.assert_allclose(other.event_given(z).variance, np.full(x.shape, 0.49))
+        assert (other.condition is None) == (prior.condition is None)
+        if prior.encoder is not None:
+            np.testing.assert_array_equal(other.encode(x), prior.encode(x))
+
+
+def test_kin_keep_the_encoder(key):
+    prior = made("vae_conditional")
+    gan = prior.noiseless()
+    x = prior.sample(key, (3,))
+    np.testing.assert_array_equal(gan.encode(x), prior.encode(x))
+    np.testing.assert_array_equal(gan.thicken(0.2).encode(x), prior.encode(x))
+    loc, scale = prior.encode(x[0])
+    assert loc.shape == scale.shape == prior.latent.event_shape
+    assert made("vae").noiseless().encoder is None
+
+
 def test_event_given_is_a_normal(key):
     prior = made("vae_with_scale_of_its_own")
     z, x = prior.latent.sample(key, (3,)), prior.sample(key, (3,))

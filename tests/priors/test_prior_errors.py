@@ -30,6 +30,11 @@ def thickened_by_a_negative_scale():
     gan().thicken(-1.0)
 
 
+@ERRORS.mistake(ValueError, "is not positive")
+def a_scale_of_zero_in_place_of_another():
+    vae().with_scale(0.0)
+
+
 @ERRORS.mistake(ValueError, r"expected finite values above zero; got inf")
 def an_infinite_scale():
     vae(scale=jnp.array([1.0, jnp.inf, 1.0]))

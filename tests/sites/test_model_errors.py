@@ -61,22 +61,32 @@ def an_observed_gan_of_one_site():
     handlers.seed(lambda: ngp.sample("x", gan(), obs=X), KEY)()
 
 
-@ERRORS.mistake(ValueError, r'Use noise="centered" \(or None\), which takes obs')
+@ERRORS.mistake(ValueError, r'Use noise="centered" \(or "auto"\), which takes obs')
 def an_observed_vae_with_noncentered_noise():
     run(ngp.latent(model, noise="noncentered"), vae(), X)
 
 
 @ERRORS.mistake(ValueError, r"Observe the data through a likelihood|noise=")
 def an_observed_vae_without_noise():
-    run(ngp.latent(model, noise="none"), vae(), X)
+    run(ngp.latent(model, noise="omit"), vae(), X)
 
 
-@ERRORS.mistake(ValueError, r"Leave noise=None for the usual choice")
+@ERRORS.mistake(ValueError, r'Leave noise="auto" for the usual choice')
 def an_unknown_noise():
     ngp.latent(model, noise="white")
 
 
-@ERRORS.mistake(ValueError, r'Use noise="none" with record=False')
+@ERRORS.mistake(ValueError, r'Leave noise="auto" for the usual choice, or use noise="omit"')
+def noise_that_is_none():
+    ngp.latent(model, noise=None)
+
+
+@ERRORS.mistake(ValueError, r'Leave noise="auto" for the usual choice, or use noise="omit"')
+def noise_that_is_the_word_none():
+    ngp.sample("x", vae(), noise="none")
+
+
+@ERRORS.mistake(ValueError, r'Use noise="omit" with record=False')
 def an_unrecorded_event_with_its_noise_recorded():
     run(ngp.latent(model, record=False), vae())
 

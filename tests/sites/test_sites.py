@@ -40,11 +40,11 @@ from numpyro_genprior.testing import check_prior
 @pytest.mark.parametrize(
     ("noise", "obs", "expected"),
     [
-        (None, None, {"x_latent": LATENT, "x_noise": NOISE, "x": EVENT}),
+        ("auto", None, {"x_latent": LATENT, "x_noise": NOISE, "x": EVENT}),
         ("noncentered", None, {"x_latent": LATENT, "x_noise": NOISE, "x": EVENT}),
         ("centered", None, {"x_latent": LATENT, "x": ("sample", (3,))}),
-        ("none", None, {"x_latent": LATENT, "x": EVENT}),
-        (None, X, {"x_latent": LATENT, "x": ("obs", (3,))}),
+        ("omit", None, {"x_latent": LATENT, "x": EVENT}),
+        ("auto", X, {"x_latent": LATENT, "x": ("obs", (3,))}),
         ("centered", X, {"x_latent": LATENT, "x": ("obs", (3,))}),
     ],
 )
@@ -82,7 +82,7 @@ class Blurred(ngp.Prior):
     def _decode(self, z, condition):
         return generate(z)
 
-    def _event_law(self, z, condition):
+    def _event_loc_scale(self, z, condition):
         return generate(z), jnp.full(3, SCALE)
 
 
@@ -136,7 +136,7 @@ def test_three_spellings(prior, explicit):
 
 def test_sample_returns_the_event_and_takes_obs():
     with handlers.seed(rng_seed=0), handlers.trace() as trace:
-        x = ngp.sample("x", vae(), noise="none")
+        x = ngp.sample("x", vae(), noise="omit")
         observed = ngp.sample("w", vae(), obs=np.ones(3))
         exact = ngp.sample("v", flow(), obs=np.ones(3))
     np.testing.assert_allclose(x, generate(trace["x_latent"]["value"]), rtol=1e-6)
@@ -146,7 +146,7 @@ def test_sample_returns_the_event_and_takes_obs():
 
 
 def test_options_of_the_decorator_and_its_signature():
-    @ngp.latent(explicit=True, noise="none")
+    @ngp.latent(explicit=True, noise="omit")
     def model(first, second):
         return numpyro.sample("a", first), numpyro.sample("b", second)
 
@@ -160,10 +160,10 @@ def test_reparam_config_says_how_noise_enters():
     assert sites(trace_of(model, vae())) == {"x_latent": LATENT, "x": NOISE}
 
 
-@pytest.mark.parametrize(("prior", "noise"), [(gan(), None), (vae(), "none"), (vae(), None)])
+@pytest.mark.parametrize(("prior", "noise"), [(gan(), "auto"), (vae(), "omit"), (vae(), "auto")])
 def test_unrecorded(prior, noise):
     """The event stays out of the trace and is the same; one that is data stays in it."""
-    obs = X if noise is None and prior.density == "conditional" else None
+    obs = X if noise == "auto" and prior.density == "conditional" else None
     kept, left = (ngp.latent(one_site, noise=noise, record=record) for record in (True, False))
     trace = trace_of(left, prior, obs)
     assert set(sites(trace)) == ({"x_latent", "x"} if obs is not None else {"x_latent"})

@@ -11,6 +11,7 @@ from site_models import (
     EVENT,
     LATENT,
     NOISE,
+    SCALE,
     X,
     Z,
     decorated,
@@ -73,6 +74,60 @@ def test_values_that_reach_the_latent_are_taken():
     assert exact["x"]["is_observed"]
 
 
+BY_FUNCTION = {
+    "condition_fn": lambda m, d: handlers.condition(m, condition_fn=lambda s: d.get(s["name"])),
+    "substitute_fn": lambda m, d: handlers.substitute(m, substitute_fn=lambda s: d.get(s["name"])),
+}
+GIVERS = {"condition": handlers.condition, "do": handlers.do, "substitute": handlers.substitute}
+GIVERS |= BY_FUNCTION
+
+
+@pytest.mark.parametrize("handler", GIVERS)
+def test_a_whole_draw_is_taken_and_the_latent_decides(handler):
+    """An event along with its latent and noise; where they disagree, the event follows."""
+    give = GIVERS[handler]
+    whole = {"x_latent": Z, "x_noise": 0.5 * X, "x": jnp.zeros(3)}
+    event = generate(Z) + SCALE * 0.5 * X
+    model = ngp.latent(one_site)
+    trace = trace_of(give(model, whole), vae())
+    np.testing.assert_allclose(trace["x"]["value"], event, rtol=1e-6)
+    np.testing.assert_allclose(handlers.seed(give(model, whole), 0)(vae()), event, rtol=1e-6)
+    del whole["x_noise"]
+    np.testing.assert_allclose(trace_of(give(model, whole), gan())["x"]["value"], generate(Z))
+    with pytest.raises(ValueError, match="Give a value to 'x_noise', or observe 'x'"):
+        trace_of(give(model, whole), vae())
+    omitted = trace_of(give(ngp.latent(one_site, noise="omit"), whole), vae())
+    np.testing.assert_allclose(omitted["x"]["value"], generate(Z))
+
+
+def test_a_whole_draw_from_two_handlers_in_a_scope():
+    scoped = handlers.scope(ngp.latent(one_site), prefix="a")
+    latent = handlers.substitute(scoped, {"a/x_latent": Z})
+    trace = trace_of(handlers.condition(latent, {"a/x": X}), gan())
+    np.testing.assert_allclose(trace["a/x"]["value"], generate(Z))
+
+
+def test_a_whole_draw_of_a_centered_event():
+    """The event is then a sample site, whose value is taken."""
+    model = ngp.latent(one_site, noise="centered")
+    trace = trace_of(handlers.condition(model, {"x_latent": Z, "x": X}), vae())
+    np.testing.assert_array_equal(trace["x"]["value"], X)
+    replayed = handlers.replay(model, trace_of(model, vae()))
+    drawn = handlers.trace(replayed).get_trace(vae())
+    np.testing.assert_array_equal(drawn["x"]["value"], trace_of(model, vae())["x"]["value"])
+
+
+def test_a_whole_draw_of_a_nested_latent():
+    prior = ngp.GANPrior(generate, ngp.GANPrior(jnp.sin, 2))
+    model = ngp.latent(one_site)
+    draw = {name: trace_of(model, prior)[name]["value"] for name in ("x", "x_latent")}
+    with pytest.raises(ValueError, match="Give a value to 'x_latent_latent'"):
+        trace_of(handlers.substitute(model, draw), prior)
+    draw["x_latent_latent"] = Z
+    trace = trace_of(handlers.substitute(model, draw), prior)
+    assert trace["x"]["type"] == "deterministic"
+
+
 def test_events_alone_are_refused_by_predictive(key):
     with pytest.raises(ValueError, match="x_latent"):
         Predictive(decorated, {"x": X[None]})(key, gan())
@@ -113,7 +168,7 @@ def test_a_latent_substituted_into_an_undecorated_model_warns(key):
 
 
 @pytest.mark.parametrize("parallel", [False, True])
-@pytest.mark.parametrize("noise", [None, "centered", "none"])
+@pytest.mark.parametrize("noise", ["auto", "centered", "omit"])
 def test_draws_give_their_events_back(noise, parallel, key):
     """Posterior draws, events among them, to Predictive and back."""
     model = ngp.latent(decorated.fn, noise=noise)

@@ -65,7 +65,7 @@ class Coverage(Result):
     levels: Float[np.ndarray, " levels"]
     coverage: dict[str, Float[np.ndarray, " levels"]]
     error: dict[str, Float[np.ndarray, " levels"]]
-    entries: dict[str, Float[np.ndarray, levels * shape]]
+    entries: dict[str, np.ndarray]
     num_events: int
     num_draws: int
     level: float

@@ -24,6 +24,7 @@ from numpyro_genprior.diagnostics.calibration.simulation import (
     simulate,
 )
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.host_batching import batches
 from numpyro_genprior.infer.methods import MCMCMethod
 
 MAX_BATCH_BYTES = 2**28
@@ -182,20 +183,18 @@ class Experiment:
         size = math.ceil(number / math.ceil(number / min(size, number)))  # batches of equal size
         keys = jax.random.split(key, number)
         with tqdm(total=number, desc=description or self.name, disable=not progress_bar) as bar:
-            for start in range(0, number, size):
-                rows = np.arange(start, min(start + size, number))
-                padded = np.resize(rows, size)  # one shape, one compilation
+            for batch in batches(number, size):
                 values, divergences = _run(
                     (self.method, self.model, self.sites, quantities),
-                    keys[padded],
-                    {name: value[padded] for name, value in data.items()},
-                    None if references is None else references[padded],
+                    batch.take(keys),
+                    {name: batch.take(value) for name, value in data.items()},
+                    None if references is None else batch.take(references),
                     self.args,
                     self.kwargs,
                 )
-                kept = len(rows)
-                yield Batch(rows, np.asarray(values)[:kept], np.asarray(divergences)[:kept])
-                bar.update(kept)
+                found = (np.asarray(array)[: batch.count] for array in (values, divergences))
+                yield Batch(batch.rows, *found)
+                bar.update(batch.count)
 
     def _parts(self, drawn: Values) -> tuple[Values, Values]:
         data = {name: drawn[name] for name in self.sites.data}

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpyro
-import numpyro.distributions as dist
 from numpyro.primitives import Messenger
 
-from numpyro_genprior.diagnostics.events import events_of
 from numpyro_genprior.errors import message
-from numpyro_genprior.sites.wrappers import unwrap
+from numpyro_genprior.sites.likelihood import log_likelihood
+from numpyro_genprior.sites.model_reader import ModelSites, Trace, read_model
 
 LOG_LIKELIHOOD = "log_likelihood"
 
@@ -63,24 +61,33 @@ class Conditioned:
 
 @dataclass(frozen=True)
 class Sites:
-    """Names of a model's sites.
+    """The sites of a model whose data are simulated.
 
     Attributes
     ----------
+    model
+        What the sites of the model are.
     data
-        Those that are simulated.
-    latents
-        Sample sites without data.
-    events
-        Events of priors, recorded and not observed, outermost only.
-    shapes
-        Shapes of all values.
+        Names of those that are simulated.
     """
 
+    model: ModelSites
     data: tuple[str, ...]
-    latents: tuple[str, ...]
-    events: tuple[str, ...]
-    shapes: dict[str, tuple[int, ...]] = field(hash=False)
+
+    @property
+    def latents(self) -> tuple[str, ...]:
+        """Sample sites without data."""
+        return tuple(name for name in self.model.latents if name not in self.data)
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """Recorded events of priors that are neither observed nor simulated, outermost only."""
+        return self.model.events(data=self.data)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the values of all sites."""
+        return {name: site.shape for name, site in self.model.items() if site.has_value}
 
 
 def read_sites(
@@ -90,32 +97,31 @@ def read_sites(
     observed: str | tuple[str, ...] | None,
     method: str,
 ) -> Sites:
-    """What sites there are, by one abstract run.
+    """Read the sites of a model, and choose those that are simulated.
+
+    Parameters
+    ----------
+    model, args, kwargs
+        The model and its arguments.
+    observed
+        Names of the sites to simulate. None: all that have data.
+    method
+        Name of the diagnostic, for messages.
 
     Raises
     ------
     ValueError
-        When nothing is observed, `observed` names no sample site, or a latent is discrete.
+        If nothing is observed, `observed` names no sample site, or a latent is discrete.
 
     Warns
     -----
     UserWarning
-        When a term of the density is not simulated: ``factor``, or data that `observed` leaves.
+        If a term of the density is not simulated: ``factor``, or data that `observed` leaves out.
     """
-    found: dict[str, Any] = {}
-
-    def run() -> None:
-        seeded = numpyro.handlers.seed(model, 0)
-        found.update(numpyro.handlers.trace(seeded).get_trace(*args, **kwargs))
-
-    with numpyro.handlers.block():
-        jax.eval_shape(run)
-    sample = {name: site for name, site in found.items() if site["type"] == "sample"}
-    factors = [name for name, site in sample.items() if isinstance(unwrap(site["fn"]), dist.Unit)]
-    with_data = [name for name, site in sample.items() if site["is_observed"]]
+    found = read_model(model, args, kwargs)
     names = (observed,) if isinstance(observed, str) else observed
-    data = tuple(n for n in with_data if n not in factors) if names is None else tuple(names)
-    missing = [name for name in data if name not in sample or name in factors]
+    data = found.data if names is None else tuple(names)
+    missing = [name for name in data if name not in found.sample]
     if missing or not data:
         raise ValueError(
             message(
@@ -124,19 +130,19 @@ def read_sites(
                 else f"{method} cannot observe {missing[0]!r}",
                 expected="sample sites with data"
                 if not data
-                else f"names among {[name for name in sample if name not in factors]}",
+                else f"names among {list(found.sample)}",
                 remedy='pass data of the right shape, or name the sites: observed=("y",)',
             )
         )
-    left = [name for name in with_data if name not in data]
+    left = [name for name in found.observed if name not in data]
     if left:
         warnings.warn(
             f"{method} simulates {', '.join(data)} and leaves {', '.join(left)} as they are: if "
-            "they depend on the latents, data and latents do not come from one joint law.",
+            "they depend on the latents, data and latents do not come from one joint distribution.",
             stacklevel=3,
         )
-    latents = tuple(n for n in sample if n not in data and n not in with_data)
-    discrete = [name for name in latents if sample[name]["fn"].support.is_discrete]
+    sites = Sites(found, data)
+    discrete = [name for name in sites.latents if found[name].discrete]
     if discrete:
         raise ValueError(
             message(
@@ -144,12 +150,7 @@ def read_sites(
                 remedy="marginalise it, or leave it out",
             )
         )
-    shapes = {
-        name: jnp.shape(site["value"])
-        for name, site in found.items()
-        if site["type"] in ("sample", "deterministic") and name not in factors
-    }
-    return Sites(data, latents, events_of(found, data), shapes)
+    return sites
 
 
 def simulate(
@@ -158,53 +159,49 @@ def simulate(
     key: jax.Array,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    given: Mapping[str, Any] | None = None,
+    given: Mapping[str, jax.Array] | None = None,
 ) -> dict[str, jax.Array]:
-    """One draw of all sites, data included.
+    """Draw all sites once, data included.
 
-    `given` has values of sites, events of priors among them, from which the data are drawn in
-    the place of the drawn ones.
+    Parameters
+    ----------
+    model, sites, args, kwargs
+        The model, what `read_sites` returned, and the model's arguments.
+    key
+        Random key.
+    given
+        Values of sites, events of priors among them, that replace the drawn ones: the data are
+        drawn given these. The latents and noise that such an event is made of are left out of the
+        result.
     """
     with numpyro.handlers.block():
         drawn = numpyro.handlers.seed(Unobserve(model, sites.data), key)
         if not given:
-            return _values(numpyro.handlers.trace(drawn).get_trace(*args, **kwargs))
+            return _values(sites, numpyro.handlers.trace(drawn).get_trace(*args, **kwargs))
         first = numpyro.handlers.trace(drawn).get_trace(*args, **kwargs)
         latents = {name: first[name]["value"] for name in sites.latents if name in first}
         again = numpyro.handlers.seed(Unobserve(model, sites.data), jax.random.fold_in(key, 1))
         held = numpyro.handlers.substitute(again, data={**latents, **given})
-        values = _values(numpyro.handlers.trace(held).get_trace(*args, **kwargs))
-    made = tuple(f"{name}_{part}" for name in given for part in ("latent", "noise"))
-    return {name: value for name, value in values.items() if not name.startswith(made)}
+        values = _values(sites, numpyro.handlers.trace(held).get_trace(*args, **kwargs))
+    replaced = {part for name in given for part in sites.model.made_from(name)}
+    return {name: value for name, value in values.items() if name not in replaced}
 
 
 def evaluate(
     model: Callable[..., Any],
     sites: Sites,
-    data: dict[str, Any],
-    latents: dict[str, Any],
+    data: Mapping[str, jax.Array],
+    latents: Mapping[str, jax.Array],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> dict[str, jax.Array]:
-    """All sites at values of the latents, the data, and ``"log_likelihood"``."""
+    """All sites at given values of the latents, the data, and ``"log_likelihood"``."""
     with numpyro.handlers.block():
         seeded = numpyro.handlers.seed(Observe(model, data), 0)
-        held = numpyro.handlers.substitute(seeded, data=latents)
+        held = numpyro.handlers.substitute(seeded, data=dict(latents))
         trace = numpyro.handlers.trace(held).get_trace(*args, **kwargs)
-    total = jnp.zeros(())
-    for name in sites.data:
-        site = trace[name]
-        with jax.numpy_rank_promotion("allow"):  # NumPyro's distributions rely on it
-            log_prob = site["fn"].log_prob(site["value"])
-            scale = 1.0 if site["scale"] is None else site["scale"]
-            total = total + jnp.sum(scale * log_prob)
-    return {**_values(trace), LOG_LIKELIHOOD: total}
+    return {**_values(sites, trace), LOG_LIKELIHOOD: log_likelihood(trace, sites.data)}
 
 
-def _values(trace: Any) -> dict[str, jax.Array]:
-    return {
-        name: site["value"]
-        for name, site in trace.items()
-        if site["type"] == "deterministic"
-        or (site["type"] == "sample" and not isinstance(unwrap(site["fn"]), dist.Unit))
-    }
+def _values(sites: Sites, trace: Trace) -> dict[str, jax.Array]:
+    return {name: trace[name]["value"] for name in sites.shapes if name in trace}

@@ -28,7 +28,7 @@ from numpyro_genprior.errors import message
 from numpyro_genprior.infer.initial_points import draw_starts
 from numpyro_genprior.infer.map_result import number
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.priors import VAEPrior
+from numpyro_genprior.priors import Prior
 
 ADEQUATE, NOISE, OUTSIDE = "adequate", "noise_too_small", "out_of_range"
 LEVEL, FAR, STRUCTURED = 0.01, 1e-3, 1e-3  # p-values below which χ², latent and whiteness fail
@@ -187,9 +187,10 @@ def adequacy(
     args, kwargs
         The model's arguments. Keywords of the names below do not reach it.
     event_scale
-        What the prior misses of an event, a pixel: `estimate_event_scale`. None: the scale of a
-        `VAEPrior` among the arguments, where the model leaves its noise out; otherwise nothing is
-        assumed. Not for models that have it in their likelihood (`MarginalNormal`).
+        What the prior misses of an event, a pixel: `estimate_event_scale`. None: the
+        scale of a prior with decoder noise among the arguments, where the model leaves its noise
+        out; otherwise nothing is assumed. Not for models that have it in their likelihood
+        (`MarginalNormal`).
     num_starts
         Descents; more where the mode is hard to find.
     num_replicates
@@ -379,9 +380,10 @@ def _event_scale(posterior: Posterior, given: ArrayLike | None) -> float | None:
                 )
             )
         return scale
-    leaves = jax.tree.leaves(posterior.arguments, is_leaf=lambda node: isinstance(node, VAEPrior))
-    scales = [p.scale for p in leaves if isinstance(p, VAEPrior) and p.scale is not None]
-    noisy = any(place.name.endswith("_noise") for place in posterior.layout.places)
+    leaves = jax.tree.leaves(posterior.arguments, is_leaf=lambda node: isinstance(node, Prior))
+    scales = [p.event_scale for p in leaves if isinstance(p, Prior)]
+    scales = [scale for scale in scales if scale is not None]
+    noisy = any(site.role == "noise" for site in posterior.sites.values())
     if len(scales) != 1 or noisy:
         return None
     return float(np.sqrt(np.mean(np.asarray(scales[0]) ** 2)))

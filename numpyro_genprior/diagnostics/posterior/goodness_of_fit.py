@@ -7,14 +7,12 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 
 from numpyro_genprior.diagnostics.events import event_names
 from numpyro_genprior.diagnostics.fisher_spectrum import prior_coordinates
 from numpyro_genprior.diagnostics.posterior.pearson import moment, pearson, seen
 from numpyro_genprior.infer.optimize.minimise import minimise
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.sites.wrappers import unwrap
 
 PRIOR_DRAWS, PROBES = 64, 16
 SMOOTH = 0.2  # correlation of neighbours from which on the prior's own data are smooth
@@ -76,18 +74,11 @@ def descend(posterior: Posterior, starts: jax.Array) -> tuple[jax.Array, jax.Arr
     return at.xi, best, energy[best]
 
 
-def data_sites(posterior: Posterior, trace: Any) -> list[str]:
-    """Observed sites that hold data; ``numpyro.factor`` does not."""
-    return [
-        n for n in posterior.layout.observed if not isinstance(unwrap(trace[n]["fn"]), dist.Unit)
-    ]
-
-
 @eqx.filter_jit
 def examine(posterior: Posterior, xi: jax.Array, key: jax.Array) -> Fit:
     """The fit at coordinates `xi`; `key` is for draws of the prior."""
-    trace = posterior._trace(xi)
-    names = data_sites(posterior, trace)
+    trace = posterior.trace(xi)
+    names = posterior.sites.data
     values = {n: jnp.asarray(trace[n]["value"]) for n in names}
     means = _scaled_means(posterior, trace, values)
     at, push = jax.linearize(means, xi)
@@ -105,7 +96,7 @@ def examine(posterior: Posterior, xi: jax.Array, key: jax.Array) -> Fit:
     smooth = [_neighbours({n: drawn[n] - centre[n][None]}, 1) for n in names]
     smooth = [jnp.broadcast_to(jnp.any(along > SMOOTH), along.shape) for along in smooth]
     number = sum(jnp.sum(seen(trace[n]["fn"], values[n].shape)) for n in names)
-    standard = jnp.where(jnp.asarray(posterior.standard), xi, 0.0)
+    standard = jnp.where(jnp.asarray(posterior.standard_normal), xi, 0.0)
     return Fit(
         xi, residual, u, s, vt @ standard, jnp.asarray(number, xi.dtype), from_mean,
         structure(residual), jnp.concatenate(smooth),
@@ -122,7 +113,7 @@ def replicate(
     prior draw ν: ``(I + M Mᵀ)⁻¹ (ε + M ν)``, for linear models with normal noise the law of the
     residual. `weight` divides M and the residual of the data by the noise's inflation.
     """
-    trace = posterior._trace(fit.xi)
+    trace = posterior.trace(fit.xi)
     names = list(fit.residual)
     shapes = {n: r.shape for n, r in fit.residual.items()}
     u, s = fit.directions, fit.singular_values * jnp.sqrt(weight)
@@ -155,14 +146,15 @@ def missed_by_events(posterior: Posterior, fit: Fit, key: jax.Array) -> jax.Arra
 
     By random probes through the model, to first order; `posterior` is of a `Tempered` model.
     """
-    trace = posterior._trace(fit.xi)
-    names = [n for n in event_names(posterior) if f"{n}_latent" in trace]
-    sites = data_sites(posterior, trace)
+    trace = posterior.trace(fit.xi)
+    names = [n for n in event_names(posterior) if posterior.sites[n].kind == "deterministic"]
+    sites = posterior.sites.data
     values = {n: jnp.asarray(trace[n]["value"]) for n in sites}
 
     def means(moved: dict[str, jax.Array]) -> Any:
         (weight, _, *args), kwargs = posterior.arguments
-        pairs = {n: (shift, trace[f"{n}_latent"]["value"]) for n, shift in moved.items()}
+        latents = {n: trace[posterior.sites[n].latent]["value"] for n in moved}
+        pairs = {n: (shift, latents[n]) for n, shift in moved.items()}
         other = Posterior(posterior.model, (weight, pairs, *args), kwargs)
         return _scaled_means(other, trace, values)(fit.xi)
 
@@ -202,7 +194,7 @@ def _scaled_means(posterior: Posterior, at: Any, values: dict[str, jax.Array]) -
     """Coordinates to means of the data, in units of the noise of the laws `at`."""
 
     def means(xi: jax.Array) -> dict[str, jax.Array]:
-        trace = posterior._trace(xi)
+        trace = posterior.trace(xi)
         return {
             n: _scaled(at, n, jnp.broadcast_to(moment(trace[n]["fn"], "mean", n), values[n].shape))
             for n in values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,14 +108,17 @@ class PosteriorCollapse:
         if self.left_out:
             lines.append(
                 f"Not looked at: {_listed(list(self.left_out))}: not known to be standard normal "
-                "under the prior (of a dictionary, sites named ..._latent and ..._noise are; of an "
-                "MCMC, more)."
+                "under the prior."
             )
         return "\n".join(lines)
 
 
 def posterior_collapse(
-    samples_or_mcmc: Any, *, directions: Any = None, level: float = 0.01
+    samples_or_mcmc: Any,
+    *,
+    var_names: Sequence[str] | None = None,
+    directions: Any = None,
+    level: float = 0.01,
 ) -> PosteriorCollapse:
     """Is the posterior just the prior? Along each direction, allowing for Monte Carlo error.
 
@@ -130,9 +134,11 @@ def posterior_collapse(
         A NumPyro `MCMC` after ``run`` (its latents in standard normal coordinates, those without
         any, a Dirichlet say, left out); or draws of
         standard normal latents of shape ``(chains, draws, size)`` (``(draws, size)`` is one
-        chain), an array or a dictionary by site. Of a dictionary with names such as
-        ``"x_latent"`` only these sites and ``"x_noise"`` are looked at: events and scales have
-        other priors.
+        chain), an array or a dictionary by site. An `MCMC` knows which of its sites are
+        standard normal under the prior; of a dictionary, `var_names` says so.
+    var_names
+        Names of the sites to look at, latents and decoder noise (``("x_latent", "x_noise")``).
+        None: all of them.
     directions
         Directions of shape ``(k, size)`` to look along, ``sensitivity(...).latent_directions``
         say; rows are scaled to unit length. None: each coordinate.
@@ -168,7 +174,7 @@ def posterior_collapse(
     >>> ngp.diagnostics.posterior_collapse(draws).state
     array(['prior', 'informed'], dtype='<U9')
     """
-    draws, names, left_out = _draws(samples_or_mcmc)
+    draws, names, left_out = _draws(samples_or_mcmc, var_names)
     chains, length, size = draws.shape
     if chains * length < 8 or length < 4:
         raise ValueError(
@@ -240,19 +246,23 @@ def _holm(p_value: np.ndarray, level: float) -> np.ndarray:
     return rejected
 
 
-def _draws(samples: Any) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+def _draws(
+    samples: Any, var_names: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
     """Draws of shape (chains, draws, size), the names of coordinates, and sites left out."""
     if isinstance(samples, MCMC):
         posterior, xi = coordinates_of_run(samples, "posterior_collapse")
-        if not any(place.rule.standard for place in posterior.layout.places):
-            posterior.require_standard("posterior_collapse")
-        others = tuple(p.name for p in posterior.layout.places if not p.rule.standard)
-        keep = np.flatnonzero(posterior.standard)
+        if not any(place.rule.standard_normal for place in posterior.layout.slices):
+            posterior.require_standard_normal("posterior_collapse")
+        slices = posterior.layout.slices
+        chosen = [p.rule.standard_normal and (not var_names or p.name in var_names) for p in slices]
+        others = tuple(p.name for p, keep in zip(slices, chosen, strict=True) if not keep)
+        keep = np.flatnonzero(np.repeat(chosen, [p.size for p in slices]))
         names = tuple(posterior.layout.labels[i] for i in keep)
         return np.asarray(xi, float)[..., keep], names, others
     by_site = isinstance(samples, dict)
     every = samples if by_site else {"z": samples}
-    kept = _latents(every)
+    kept = _chosen(every, var_names)
     parts, names = {}, []
     for name in kept:
         array = np.asarray(jax.device_get(every[name]), float)
@@ -286,15 +296,25 @@ def _draws(samples: Any) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
     return np.concatenate(list(parts.values()), axis=-1), tuple(names), left_out
 
 
-def _latents(samples: dict[str, Any]) -> list[str]:
-    """Sites that `ngp.latent` made, or all where none is named so."""
-    made = [
-        name
-        for name in samples
-        if name.endswith(("_latent", "_noise"))
-        and f"{name}_latent" not in samples  # then the latent is a prior itself
-    ]
-    return made or list(samples)
+def _chosen(samples: Mapping[str, Any], var_names: Sequence[str] | None) -> list[str]:
+    """The sites of a dictionary to look at."""
+    missing = [name for name in var_names or () if name not in samples]
+    events = [] if var_names else [name for name in samples if f"{name}_latent" in samples]
+    if missing or events:
+        what = (
+            f"there are no draws of {missing[0]!r}"
+            if missing
+            else f"{events[0]!r} is made of {events[0] + '_latent'!r}, and not standard normal"
+        )
+        raise ValueError(
+            message(
+                f"posterior_collapse: {what}",
+                expected="latents and decoder noise",
+                got=list(samples),
+                remedy='name them, var_names=("x_latent",), or pass the MCMC itself',
+            )
+        )
+    return list(var_names or samples)
 
 
 def _listed(names: list[str], most: int = 8) -> str:

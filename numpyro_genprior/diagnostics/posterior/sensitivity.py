@@ -303,7 +303,7 @@ def _points(posterior: Posterior, values: Any) -> jax.Array:
             )
         )
     kept, draws = {}, set()
-    for place in posterior.layout.places:
+    for place in posterior.layout.slices:
         if place.name not in values:
             posterior.coordinates(values)  # says what is missing
         value = jnp.asarray(values[place.name])

@@ -22,7 +22,7 @@ from numpyro_genprior.diagnostics.prior.prior_posterior import (
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.map_result import number
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.priors import StandardNormal, VAEPrior
+from numpyro_genprior.priors import Prior, StandardNormal
 
 ACTIVE = 0.01  # variance of the posterior mean above which a unit is active (Burda et al. 2016)
 FORGOTTEN, WEAK = 0.01, 1.0  # KL below which, and sensitivity below which, training gave a unit up
@@ -257,13 +257,13 @@ def _information(sensitivity: jax.Array, kl: jax.Array | None) -> jax.Array:
     return 0.5 * jnp.log1p(sensitivity**2) if kl is None else kl
 
 
-def _kl(prior: Any, key: jax.Array, events: ArrayLike | None, number: int) -> jax.Array | None:
+def _kl(prior: Prior, key: jax.Array, events: ArrayLike | None, number: int) -> jax.Array | None:
     standard = isinstance(prior.latent, StandardNormal)
-    if not isinstance(prior, VAEPrior) or prior.encoder is None or not standard:
+    if prior.density != "conditional" or prior.encoder is None or not standard:
         return None
     x = prior.sample(key, (number,)) if events is None else jnp.asarray(events)
     x = validation.event_value(x, prior.event_shape, prior.event_dtype)
     x = x.reshape(-1, *prior.event_shape)
-    loc, scale = jax.vmap(lambda x: prior._encode(x, prior.condition))(x)
+    loc, scale = prior.encode(x)
     kl = 0.5 * (loc**2 + scale**2 - 1) - jnp.log(scale)
     return jnp.mean(kl, axis=0).ravel()

@@ -87,7 +87,7 @@ class EffectiveDimension:
             lines.append(
                 "  Decoder noise apart, the law lies on a manifold of fewer dimensions than the "
                 "event: it has no density, and what is off the manifold is impossible under it. "
-                'The noise of a `VAEPrior` is its width (not with noise="none"); '
+                'The noise of a `VAEPrior` is its width (not with noise="omit"); '
                 "`GANPrior.thicken(scale)`, with `estimate_event_scale` of held-out events, gives "
                 "one to others."
             )

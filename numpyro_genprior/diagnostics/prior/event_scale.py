@@ -19,7 +19,7 @@ from numpyro_genprior.errors import message
 from numpyro_genprior.infer.initial_points import draw_starts
 from numpyro_genprior.infer.optimize.minimise import minimise
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.priors import Prior, VAEPrior
+from numpyro_genprior.priors import Prior
 from numpyro_genprior.sites import latent
 
 ROUNDS, SETTLED = 40, 2e-3  # most refits of all events, and the relative change that ends them
@@ -149,7 +149,7 @@ def estimate_event_scale(
         raise ValueError(
             message(
                 f"estimate_event_scale: a {type(core).__name__} has a density, no range",
-                expected="a GANPrior or a VAEPrior",
+                expected="a prior without an exact density",
                 remedy="compare prior.log_prob of held-out events with that of draws",
             )
         )
@@ -196,7 +196,7 @@ def estimate_event_scale(
     )
 
 
-@latent(noise="none")
+@latent(noise="omit")
 def _nearly(prior: Any, scale: Any, x: jax.Array) -> None:
     event = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(event, scale).to_event(x.ndim), obs=x)
@@ -249,9 +249,10 @@ def _events(prior: Prior, events: ArrayLike) -> jax.Array:
 
 
 def _own_scale(prior: Prior) -> float | None:
-    if not isinstance(prior, VAEPrior) or prior.scale is None:
+    scale = prior.event_scale
+    if scale is None:
         return None
-    return float(jnp.sqrt(jnp.mean(jnp.broadcast_to(prior.scale, prior.event_shape) ** 2)))
+    return float(jnp.sqrt(jnp.mean(jnp.broadcast_to(scale, prior.event_shape) ** 2)))
 
 
 def _check_degrees(left: jax.Array) -> None:

@@ -66,7 +66,7 @@ def prior_draws(posterior: Posterior, key: jax.Array, number: int) -> jax.Array:
     return jax.vmap(posterior.draw)(jax.random.split(key, number))
 
 
-@latent(noise="none", explicit=True)
+@latent(noise="omit", explicit=True)
 def _seen_with_unit_noise(prior: Any, y: jax.Array) -> None:
     x = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(x, 1.0).to_event(y.ndim), obs=y)

@@ -8,13 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.linalg import cho_solve
 
-from numpyro_genprior.errors import message
 from numpyro_genprior.infer.fisher.constant_parameters import known
-from numpyro_genprior.infer.fisher.registry import broadcast, register_elementwise, register_fisher
+from numpyro_genprior.infer.fisher.registry import (
+    broadcast,
+    constant_parameters_refusal,
+    register_elementwise,
+    register_fisher,
+)
 from numpyro_genprior.infer.fisher.special import inverse, trigamma_excess
-from numpyro_genprior.priors import GaussianFieldPrior, GaussianPrior
+from numpyro_genprior.priors.low_rank import inverse_root
 
 # ---- Dirichlet and Beta --------------------------------------------------------------------------
 
@@ -80,68 +83,15 @@ register_fisher(
 )
 
 
-def low_rank(factor: jax.Array, diagonal: jax.Array, d: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A root of ``(D + W Wᵀ)⁻¹`` without the n × n matrix.
-
-    With ``A = D^(-1/2) W`` and ``u = D^(-1/2) d``, ridge regression of u on A leaves
-    ``|u - A y|² + |y|² = uᵀ (I + A Aᵀ)⁻¹ u`` at its minimum ``y = (I + AᵀA)⁻¹ Aᵀ u``: the root is
-    the residual and y together, n + rank numbers, at O(n rank).
-
-    Shapes ``(..., n, rank)``, ``(..., n)``, ``(..., n)``.
-    """
-    scale = jnp.sqrt(diagonal)
-    a, u = factor / scale[..., None], (d / scale)[..., None]
-    transposed = jnp.swapaxes(a, -1, -2)
-    capacitance = transposed @ a + jnp.broadcast_to(
-        jnp.eye(a.shape[-1], dtype=a.dtype), (*a.shape[:-2], a.shape[-1], a.shape[-1])
-    )
-    y = cho_solve((jnp.linalg.cholesky(capacitance), True), transposed @ u)
-    return (u - a @ y)[..., 0], y[..., 0]
-
-
-def _only_loc(law: Any, loc: jax.Array, covariance: Any) -> dict[str, jax.Array]:
-    name = type(law).__name__
-    refusal = message(
-        f"The covariance of an observed {name} depends on latent variables",
-        expected="a fixed covariance: for this law only the information about the mean is known",
-        remedy="observe with dist.MultivariateNormal, which has the information about its "
-        "covariance, or give this class a rule with register_fisher",
-    )
-    return {"loc": known(loc, covariance, refusal)}
+def _only_loc(law: dist.LowRankMultivariateNormal) -> dict[str, jax.Array]:
+    refusal = constant_parameters_refusal(type(law).__name__)
+    return {"loc": known(broadcast(law, law.loc, 1), (law.cov_factor, law.cov_diag), refusal)}
 
 
 register_fisher(
     dist.LowRankMultivariateNormal,
-    parameters=lambda law: _only_loc(
-        law, broadcast(law, law.loc, 1), (law.cov_factor, law.cov_diag)
-    ),
-    whiten=lambda law, d: low_rank(
+    parameters=_only_loc,
+    whiten=lambda law, d: inverse_root(
         broadcast(law, law.cov_factor, 2), broadcast(law, law.cov_diag, 1), d["loc"]
     ),
-)
-
-
-def _gaussian_prior(law: Any, d: Any) -> Any:
-    rank = law.factor.shape[-1]
-    flat = d["loc"].reshape(-1)
-    return low_rank(law.factor.reshape(flat.size, rank), law.diagonal.reshape(-1), flat)
-
-
-register_fisher(
-    GaussianPrior,
-    parameters=lambda law: _only_loc(law, law.loc, (law.factor, law.diagonal)),
-    whiten=_gaussian_prior,
-)
-
-
-def _field(law: Any, d: Any) -> Any:
-    """``C^(-1/2) dm`` by FFT; a frequency that stands m times in the grid has ½ m (dλ/λ)²."""
-    weight = jnp.sqrt(jnp.asarray(law._multiplicity()) / 2)
-    return law._filter(d["loc"], jax.lax.rsqrt(law.spectrum)), weight * d["spectrum"] / law.spectrum
-
-
-register_fisher(
-    GaussianFieldPrior,
-    parameters=lambda law: {"loc": law.loc, "spectrum": law.spectrum},
-    whiten=_field,
 )

@@ -12,6 +12,8 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.fisher.constant_parameters import known
+from numpyro_genprior.priors import Prior
 
 
 class FisherRule(NamedTuple):
@@ -80,8 +82,34 @@ def refuse_fisher(DistributionClass: type[Distribution], reason: str) -> None:
 
 
 def find_rule(law: Any) -> FisherRule | str | None:
-    """The rule (or refusal) of the nearest class in the method resolution order, or None."""
-    return next((RULES[cls] for cls in type(law).__mro__ if cls in RULES), None)
+    """The rule (or refusal) of the nearest class in the method resolution order, or None.
+
+    A prior whose class has no rule states its own, by the hooks of `Prior`.
+    """
+    rule = next((RULES[cls] for cls in type(law).__mro__ if cls in RULES), None)
+    if rule is not None or not isinstance(law, Prior):
+        return rule
+    if law.no_fisher is not None:
+        return law.no_fisher
+    return FisherRule(_parameters_of_prior, type(law).fisher_root) if law.has_fisher else None
+
+
+def _parameters_of_prior(prior: Prior) -> Any:
+    """The parameters of a prior, which refuse tangents of what its information takes as known."""
+    constants = [getattr(prior, field) for field in prior.fisher_constants]
+    refusal = constant_parameters_refusal(type(prior).__name__)
+    return jax.tree.map(lambda leaf: known(leaf, constants, refusal), prior.fisher_parameters())
+
+
+def constant_parameters_refusal(name: str) -> str:
+    """Why an observed Gaussian whose covariance depends on latent variables is refused."""
+    return message(
+        f"The covariance of an observed {name} depends on latent variables",
+        expected="a fixed covariance: for this distribution only the information about the mean is "
+        "known",
+        remedy="observe with dist.MultivariateNormal, which has the information about its "
+        "covariance, or give this class a rule with register_fisher",
+    )
 
 
 def register_elementwise(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpyro.distributions as dist
 
 from numpyro_genprior.infer.fisher.registry import refuse_fisher
-from numpyro_genprior.priors import GANPrior, VAEPrior
 
 refuse_fisher(
     dist.Unit,
@@ -16,14 +15,4 @@ refuse_fisher(
     dist.Delta,
     "it is a point mass, and observations tell nothing or everything. Observe with noise, e.g. "
     "dist.Normal(value, scale).",
-)
-refuse_fisher(
-    GANPrior,
-    "it has no density on events. Observe through a law of noise, or use prior.thicken(scale) "
-    "under @ngp.latent.",
-)
-refuse_fisher(
-    VAEPrior,
-    "its density on events is not tractable. Put @ngp.latent on the model: the event is then "
-    "observed given its latent, by prior.event_given.",
 )

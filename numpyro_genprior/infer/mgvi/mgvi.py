@@ -137,13 +137,13 @@ class MGVI:
         """
         _require_positive(num_steps=num_steps)
         posterior = Posterior(self.model, args, kwargs)
-        posterior.require_standard("MGVI")
+        posterior.require_standard_normal("MGVI")
         if not posterior.layout.observed:
             raise ValueError(
                 message(
                     "MGVI: the model has no observed site, and its posterior is the prior",
                     expected="data that reach obs=",
-                    got=f"latent sites {[place.name for place in posterior.layout.places]} alone",
+                    got=f"latent sites {[place.name for place in posterior.layout.slices]} alone",
                     remedy="pass the data as an argument of run, or draw from the prior by "
                     "numpyro.infer.Predictive",
                 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import jax
 import numpy as np
 
-from numpyro_genprior.infer.host_batching import streamed_values
+from numpyro_genprior.infer.host_batching import host_values
 from numpyro_genprior.infer.mgvi import step as mgvi_step
 from numpyro_genprior.infer.mgvi.step import Settings
 from numpyro_genprior.infer.posterior import Posterior
@@ -110,7 +110,7 @@ class MGVIResult:
             warnings.warn(text, RuntimeWarning, stacklevel=2)
         empty = np.zeros((0, self.posterior.size), self.xi.dtype)
         xi = np.concatenate([*parts, empty])[:number]
-        sites = streamed_values(self.posterior, xi)
+        sites = host_values(self.posterior, xi)
         return {name: value.reshape((*shape, *value.shape[1:])) for name, value in sites.items()}
 
 

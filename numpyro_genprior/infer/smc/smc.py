@@ -14,7 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.host_batching import streamed_values
+from numpyro_genprior.infer.host_batching import host_values
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.infer.smc.stage import ParticleState, Settings, Stage, advance, start
 
@@ -76,7 +76,7 @@ class SMCResult:
             All sites of the model, deterministic ones (events) included, as arrays on the host of
             shape ``(num_particles, *site_shape)``. Events are decoded a batch of draws at a time.
         """
-        return streamed_values(self.posterior, self.xi)
+        return host_values(self.posterior, self.xi)
 
 
 class SMC:
@@ -259,7 +259,7 @@ def _start(key: jax.Array, posterior: Posterior, settings: Settings) -> Particle
     try:
         cloud = start(key, posterior, settings)
     except NotImplementedError as error:
-        others = [p.name for p in posterior.layout.places if not p.rule.standard]
+        others = list(posterior.layout.not_standard_normal)
         raise ValueError(
             message(
                 "SMC starts from draws of the prior, and one law cannot be sampled",

@@ -1,4 +1,4 @@
-"""What warm-up learns: step sizes, metrics and the schedule, in rounds of doubling length."""
+"""What warm-up adapts: step sizes, metrics and the schedule, in rounds of doubling length."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_genprior.infer.tempering.hmc import Metric, ReplicaState
-from numpyro_genprior.infer.tempering.schedule import carry_over, equalise
+from numpyro_genprior.infer.tempering.schedule import equalise, interpolate
 
-FIRST = 8  # shortest round
-LAST = 100  # most steps after the last round, in which only step sizes adapt
-REACH = 2.0  # longest trajectory in units of the metric's time; a quarter turn is π/2
-PRIOR_WEIGHT = 5  # draws from the prior that the identity is worth in a metric
+MIN_ROUND_LENGTH = 8  # iterations
+MAX_FINAL_ITERATIONS = 100  # after the last round, in which only step sizes adapt
+MAX_TRAJECTORY_TIME = 2.0  # in time scales of the metric; a quarter of a turn is π/2
+PRIOR_WEIGHT = 5  # number of draws that the prior precision counts for in a metric
 
 
 class Adaptation(NamedTuple):
-    """Of the n - 1 replicas that move locally.
+    """Adapted quantities of the n - 1 replicas that move locally.
 
     Attributes
     ----------
     log_step, mean_log_step
-        Log step sizes, and their mean over the present round with more weight on later ones.
+        Log step sizes ``(n - 1,)``, and their mean over the current round, in which later
+        iterations have more weight.
     metric
-        Time scales ``(n - 1, d)`` and directions ``(n - 1, d, d)``, or None when diagonal.
+        Time scales ``(n - 1, d)`` and directions ``(n - 1, d, d)``, or None if diagonal.
     score_squares
-        Sums over the round of squares ``(n - 1, d)``, or outer squares ``(n - 1, d, d)``, of the
-        score of the tempered posterior. Its mean is the mean curvature.
+        Sums over the round of squares ``(n - 1, d)``, or outer products ``(n - 1, d, d)``, of the
+        score of the tempered posterior. Their mean is the mean curvature.
     """
 
     log_step: jax.Array
@@ -37,43 +38,43 @@ class Adaptation(NamedTuple):
     score_squares: jax.Array
 
 
-def first_adaptation(
+def initial_adaptation(
     betas: jax.Array, replicas: ReplicaState, *, num_steps: int, dense: bool
 ) -> Adaptation:
-    """A step size from the slope of the likelihood at the first draws, and a flat metric."""
+    """Step sizes from the slope of the likelihood at the first draws, and the identity metric."""
     n, d = replicas.xi.shape
     slope = jnp.sqrt(jnp.mean(replicas.gradient**2, axis=1))
     slope = jnp.nanmedian(jnp.where(jnp.isfinite(slope), slope, jnp.nan))
     curvature = 1 + betas[1:] * jnp.where(jnp.isfinite(slope), slope, 1)
-    log_step = jnp.minimum(-0.5 * jnp.log(curvature), longest(num_steps))
+    log_step = jnp.minimum(-0.5 * jnp.log(curvature), max_log_step(num_steps))
     scale = jnp.ones((n - 1, d), betas.dtype)
     basis = jnp.broadcast_to(jnp.eye(d, dtype=betas.dtype), (n - 1, d, d)) if dense else None
     squares = jnp.zeros((n - 1, d, d) if dense else (n - 1, d), betas.dtype)
     return Adaptation(log_step, log_step, Metric(scale, basis), squares)
 
 
-def longest(num_steps: int) -> float:
+def max_log_step(num_steps: int) -> float:
     """Largest log step size."""
-    return math.log(REACH / num_steps)
+    return math.log(MAX_TRAJECTORY_TIME / num_steps)
 
 
-def learn(
+def update_adaptation(
     adaptation: Adaptation,
     betas: jax.Array,
     replicas: ReplicaState,
     accept_prob: jax.Array,
     count: jax.Array,
     *,
-    target: float,
+    target_accept_prob: float,
     num_steps: int,
 ) -> Adaptation:
-    """Step sizes by Robbins and Monro towards a mean acceptance; scores for the next metric.
+    """Robbins-Monro update of the step sizes, and the scores for the next metric.
 
-    `count` is the number of steps in this round so far, this one not included.
+    `count` is the number of earlier iterations in this round.
     """
     gain = (count + 3.0) ** -0.6
-    log_step = adaptation.log_step + gain * (accept_prob - target)
-    log_step = jnp.minimum(log_step, longest(num_steps))
+    log_step = adaptation.log_step + gain * (accept_prob - target_accept_prob)
+    log_step = jnp.minimum(log_step, max_log_step(num_steps))
     weight = 2 / (count + 2.0)
     mean = adaptation.mean_log_step + weight * (log_step - adaptation.mean_log_step)
     score = betas[1:, None] * replicas.gradient[1:] - replicas.xi[1:]
@@ -90,53 +91,56 @@ def learn(
 
 
 def is_round_end(i: jax.Array, num_warmup: jax.Array) -> jax.Array:
-    """Whether a round ends with step `i`."""
-    last = num_warmup - jnp.minimum(num_warmup // 4, LAST)
+    """Whether a round ends with iteration `i`: each is twice as long as the one before."""
+    last = num_warmup - jnp.minimum(num_warmup // 4, MAX_FINAL_ITERATIONS)
     ends = last >> jnp.arange(20)
-    return jnp.any(i == ends) & (i >= FIRST)
+    return jnp.any(i == ends) & (i >= MIN_ROUND_LENGTH)
 
 
-def next_round(
+def end_round(
     adaptation: Adaptation, betas: jax.Array, rejections: jax.Array, count: jax.Array
 ) -> tuple[Adaptation, jax.Array]:
-    """The schedule and the metric that the round has taught.
+    """The schedule and the metrics for the next round.
 
     Parameters
     ----------
     adaptation, betas
         At the end of the round.
     rejections
-        Mean rejections of swaps in the round.
+        Mean rejection of swaps in the round, of shape ``(n - 1,)``.
     count
-        Its number of steps.
+        Number of iterations in the round.
     """
     new = equalise(betas, rejections)
     squares = adaptation.score_squares
     dense = adaptation.metric.basis is not None
     d = squares.shape[-1]
-    flat = jnp.eye(d, dtype=squares.dtype) if dense else jnp.ones(d, squares.dtype)
-    curvature = (squares + PRIOR_WEIGHT * flat[None]) / (count + PRIOR_WEIGHT)
-    metric = metric_of(_at(betas, new, curvature, flat), dense=dense)
-    # The stiffest direction decides about the step size: keep what has been learnt there.
-    stiff = jnp.min(adaptation.metric.scale, axis=1)
-    log_step = _at(betas, new, adaptation.mean_log_step + jnp.log(stiff), jnp.zeros(()))
+    prior = jnp.eye(d, dtype=squares.dtype) if dense else jnp.ones(d, squares.dtype)
+    curvature = (squares + PRIOR_WEIGHT * prior[None]) / (count + PRIOR_WEIGHT)
+    metric = metric_of(_at_new_betas(betas, new, curvature, prior), dense=dense)
+    # The stiffest direction limits the step size: keep the step along it as the metric changes.
+    shortest = jnp.min(adaptation.metric.scale, axis=1)
+    log_step = adaptation.mean_log_step + jnp.log(shortest)
+    log_step = _at_new_betas(betas, new, log_step, jnp.zeros(()))
     log_step = log_step - jnp.log(jnp.min(metric.scale, axis=1))
     return Adaptation(log_step, log_step, metric, jnp.zeros_like(squares)), new
 
 
 def metric_of(curvature: jax.Array, *, dense: bool) -> Metric:
-    """The metric of a mean curvature, which under a standard normal prior is at least 1."""
+    """The metric of a mean curvature, which is at least 1 under a standard normal prior."""
     if not dense:
         return Metric(jnp.maximum(curvature, 1) ** -0.5, None)
     eigenvalues, basis = jnp.linalg.eigh(curvature)
     return Metric(jnp.maximum(eigenvalues, 1) ** -0.5, basis)
 
 
-def freeze(adaptation: Adaptation) -> Adaptation:
-    """The step sizes with which to sample."""
+def final_adaptation(adaptation: Adaptation) -> Adaptation:
+    """The step sizes to sample with: the mean over the last round."""
     return adaptation._replace(log_step=adaptation.mean_log_step)
 
 
-def _at(betas: jax.Array, new: jax.Array, values: jax.Array, hot: jax.Array) -> jax.Array:
-    """Values of all but the hot replica at new temperatures, given their value at the hot one."""
-    return carry_over(betas, new, jnp.concatenate([hot[None], values]))[1:]
+def _at_new_betas(
+    betas: jax.Array, new: jax.Array, values: jax.Array, prior_value: jax.Array
+) -> jax.Array:
+    """Values at all positive `betas`, interpolated to `new`; `prior_value` is that at β = 0."""
+    return interpolate(betas, new, jnp.concatenate([prior_value[None], values]))[1:]

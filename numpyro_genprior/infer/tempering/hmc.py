@@ -1,4 +1,4 @@
-"""Local moves of one replica: Hamiltonian trajectories of a fixed number of steps."""
+"""Local exploration of one replica: Hamiltonian trajectories with a fixed number of steps."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-Target = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
-"""Log likelihood of flat coordinates and its gradient."""
+LogLikelihood = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+"""Log likelihood of flat coordinates, with its gradient."""
+
+JITTER = 0.2  # step sizes are varied by this fraction
 
 
 class ReplicaState(NamedTuple):
-    """Where a replica is: coordinates ``(d,)``, log likelihood and its gradient there."""
+    """Coordinates ``(d,)`` of a replica, with the log likelihood and its gradient there."""
 
     xi: jax.Array
     log_likelihood: jax.Array
@@ -21,81 +23,88 @@ class ReplicaState(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """Directions and their time scales: an orthogonal matrix (None: the axes) and ``(d,)``.
+    """Time scales ``(d,)`` along the columns of an orthogonal matrix (None: along the axes).
 
-    The time scale of a direction is ``precision^(-1/2)``, precision being that of the tempered
-    posterior within a mode, on average.
+    The time scale of a direction is ``precision^(-1/2)``, where the precision is that of the
+    tempered posterior within a mode, on average.
     """
 
     scale: jax.Array
     basis: jax.Array | None
 
-    def into(self, vector: jax.Array) -> jax.Array:
+    def to_basis(self, vector: jax.Array) -> jax.Array:
+        """Components of a vector along the directions of the metric."""
         return vector if self.basis is None else vector @ self.basis
 
-    def out(self, vector: jax.Array) -> jax.Array:
+    def from_basis(self, vector: jax.Array) -> jax.Array:
+        """The inverse of `to_basis`."""
         return vector if self.basis is None else self.basis @ vector
 
 
-def visit(target: Target, xi: jax.Array) -> ReplicaState:
-    """A spot at `xi`. A log likelihood that is no number, or +∞, becomes NaN."""
-    value, gradient = target(xi)
+def evaluate(log_likelihood: LogLikelihood, xi: jax.Array) -> ReplicaState:
+    """The replica state at `xi`; a log likelihood of +∞ becomes NaN."""
+    value, gradient = log_likelihood(xi)
     return ReplicaState(xi, jnp.where(value == jnp.inf, jnp.nan, value), gradient)
 
 
 def trajectory(
-    target: Target,
-    spot: ReplicaState,
+    log_likelihood: LogLikelihood,
+    replica: ReplicaState,
     velocity: jax.Array,
-    chance: jax.Array,
+    uniforms: jax.Array,
     beta: jax.Array,
     step_size: jax.Array,
     metric: Metric,
     num_steps: int,
 ) -> tuple[ReplicaState, jax.Array, jax.Array]:
-    """One Metropolis-adjusted trajectory for ``N(ξ; 0, I) · likelihood^β``.
+    """One Metropolis-adjusted trajectory for the density ``N(ξ; 0, I) · likelihood^β``.
 
-    The prior's part of the motion, a rotation, is followed exactly, and the likelihood kicks
-    (Shahbaba, Lan, Johnson & Neal 2014; Beskos, Pinski, Sanz-Serna & Stuart 2011): as β falls to
-    0, any step size is accepted.
+    The integrator splits the Hamiltonian: the rotation under the prior is exact, and the
+    likelihood changes the velocity (Shahbaba, Lan, Johnson & Neal 2014; Beskos, Pinski,
+    Sanz-Serna & Stuart 2011). As β tends to 0, every step size is accepted.
 
     Parameters
     ----------
-    target, spot
-        Log likelihood with its gradient, and the start.
-    velocity, chance
-        Standard normal numbers ``(d,)``, and two uniform ones: for the length of the trajectory
-        and for its acceptance.
+    log_likelihood, replica
+        Log likelihood with its gradient, and the initial state.
+    velocity
+        Standard normal numbers ``(d,)``.
+    uniforms
+        Two uniform numbers, for the jitter of the step size and for acceptance.
     beta, step_size, metric, num_steps
-        The tempered posterior and how to move in it.
+        Inverse temperature, and settings of the integrator.
 
     Returns
     -------
     ReplicaState, jax.Array, jax.Array
-        The next spot, the acceptance probability and whether the energy at the end was no number.
+        The next state, the acceptance probability, and whether the log likelihood at the end was
+        NaN.
     """
-    jitter = 0.8 + 0.4 * chance[0]
+    jitter = (1 - JITTER) + 2 * JITTER * uniforms[0]
     angle = step_size * jitter * metric.scale
     cos, sin = jnp.cos(angle), jnp.sin(angle)
 
     def kick(velocity: jax.Array, gradient: jax.Array) -> jax.Array:
-        return velocity + 0.5 * angle * beta * metric.into(gradient)
+        return velocity + 0.5 * angle * beta * metric.to_basis(gradient)
 
-    def advance(_: int, carry: tuple[ReplicaState, jax.Array]) -> tuple[ReplicaState, jax.Array]:
-        spot, velocity = carry
-        velocity = kick(velocity, spot.gradient)
-        place = metric.into(spot.xi)
-        place, velocity = cos * place + sin * velocity, cos * velocity - sin * place
-        spot = visit(target, metric.out(place))
-        return spot, kick(velocity, spot.gradient)
+    def leapfrog(_: int, carry: tuple[ReplicaState, jax.Array]) -> tuple[ReplicaState, jax.Array]:
+        replica, velocity = carry
+        velocity = kick(velocity, replica.gradient)
+        position = metric.to_basis(replica.xi)
+        position, velocity = (
+            cos * position + sin * velocity,
+            cos * velocity - sin * position,
+        )
+        replica = evaluate(log_likelihood, metric.from_basis(position))
+        return replica, kick(velocity, replica.gradient)
 
-    def energy(spot: ReplicaState, velocity: jax.Array) -> jax.Array:
-        return 0.5 * jnp.sum(spot.xi**2) + 0.5 * jnp.sum(velocity**2) - beta * spot.log_likelihood
+    def energy(replica: ReplicaState, velocity: jax.Array) -> jax.Array:
+        prior = 0.5 * jnp.sum(replica.xi**2)
+        return prior + 0.5 * jnp.sum(velocity**2) - beta * replica.log_likelihood
 
-    end, last = jax.lax.fori_loop(0, num_steps, advance, (spot, velocity))
-    log_ratio = energy(spot, velocity) - energy(end, last)
-    bad = jnp.isnan(log_ratio)
-    accept_prob = jnp.where(bad, 0, jnp.exp(jnp.minimum(log_ratio, 0)))
-    accepted = chance[1] < accept_prob
-    spot = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end, spot)
-    return spot, accept_prob, jnp.isnan(end.log_likelihood)
+    proposal, final_velocity = jax.lax.fori_loop(0, num_steps, leapfrog, (replica, velocity))
+    log_ratio = energy(replica, velocity) - energy(proposal, final_velocity)
+    accept_prob = jnp.where(jnp.isnan(log_ratio), 0, jnp.exp(jnp.minimum(log_ratio, 0)))
+    accepted = uniforms[1] < accept_prob
+    new = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposal, replica)
+    return new, accept_prob, jnp.isnan(proposal.log_likelihood)

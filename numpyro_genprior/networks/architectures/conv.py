@@ -29,8 +29,8 @@ class ConvDecoder(eqx.Module):
 
     Each entry of ``channels`` is followed by a transposed convolution (kernel 4, stride 2) that
     doubles rows and columns: ``channels=(64, 32)`` on 28×28 images goes 7×7×64, 14×14×32, 28×28.
-    The layout follows DCGAN (Radford et al. 2016) without batch normalisation, which would tie the
-    events of a batch together.
+    The layout follows DCGAN (Radford et al. 2016) without batch normalisation, which would make the
+    events of a batch depend on each other.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ class ConvDecoder(eqx.Module):
     Raises
     ------
     ValueError
-        For sizes that are not positive or do not divide and for unknown activations; on call when
-        the condition is missing, superfluous or of the wrong size.
+        If a size is not positive or does not divide, or an activation is unknown; on call, if the
+        condition is missing, superfluous or of the wrong size.
 
     Notes
     -----
-    Runs at full speed inside NUTS on CPU, see
+    Convolutions are computed as matrix products, which run at full speed inside NUTS on CPU; see
     :mod:`numpyro_genprior.networks.architectures.resampling`.
     """
 
@@ -126,7 +126,7 @@ class ConvDecoder(eqx.Module):
 
 
 class _ConvStack(eqx.Module):
-    """Strided convolutions, then dense layers: the mirror of :class:`ConvDecoder`."""
+    """Strided convolutions, then dense layers: the reverse of :class:`ConvDecoder`."""
 
     blocks: tuple[DownBlock, ...]
     dense: Dense
@@ -182,12 +182,12 @@ class ConvEncoder(eqx.Module):
     Raises
     ------
     ValueError
-        For sizes that are not positive or do not divide and for unknown activations.
+        If a size is not positive or does not divide, or an activation is unknown.
 
     Notes
     -----
     The scale is a softplus and at least 1e-4. **Fails when** events lie far from the training
-    data: the answer is then confident and wrong, so it serves as a proposal and not as a posterior.
+    data: the output is then confident and wrong, so use it as a proposal and not as a posterior.
     """
 
     stack: _ConvStack
@@ -253,7 +253,7 @@ class ConvCritic(eqx.Module):
     Raises
     ------
     ValueError
-        For sizes that are not positive or do not divide and for unknown activations.
+        If a size is not positive or does not divide, or an activation is unknown.
     """
 
     stack: _ConvStack

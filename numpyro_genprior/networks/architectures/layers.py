@@ -1,4 +1,4 @@
-"""What the architectures share: activations, sizes, dense layers, conditions."""
+"""Layers and checks that the architectures share: activations, sizes, dense layers, conditions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-_MIN_SCALE = 1e-4  # keeps an encoder's standard deviation, and so its KL divergence, finite
+_MIN_SCALE = 1e-4  # keeps the logarithm of an encoder's scale, and so its KL divergence, finite
 
 
 def identity(x: Array) -> Array:
@@ -42,7 +42,7 @@ def activation_name(name: str) -> str:
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(
             f"Unknown activation {name!r}; expected a name among {', '.join(ACTIVATIONS)}. "
-            "Functions are not taken, because they cannot be stored in a file."
+            "Pass a name: functions cannot be stored in a file."
         )
     return name
 
@@ -86,7 +86,7 @@ def with_condition(z: Array, condition: Array | None, size: int | None) -> Array
         got = "none was given" if condition is None else "one was given"
         raise ValueError(
             f"This network has condition_size={size} but {got}. "
-            "Call it as net(z, condition) exactly when it was built with `condition_size`."
+            "Call it as net(z, condition) if and only if it was built with `condition_size`."
         )
     if condition is None or size is None:
         return z
@@ -94,7 +94,7 @@ def with_condition(z: Array, condition: Array | None, size: int | None) -> Array
     if flat.shape != (size,):
         raise ValueError(
             f"The condition must have shape ({size},) (`condition_size`), got "
-            f"{jnp.shape(condition)}. Give one unbatched condition a call."
+            f"{jnp.shape(condition)}. Pass one unbatched condition at each call."
         )
     return jnp.concatenate([z, flat])
 

@@ -47,12 +47,12 @@ class MLPDecoder(eqx.Module):
     Raises
     ------
     ValueError
-        For sizes that are not positive and for unknown activations; on call when the condition is
-        missing, superfluous or of the wrong size.
+        If a size is not positive or an activation is unknown; on call, if the condition is missing,
+        superfluous or of the wrong size.
 
     Notes
     -----
-    **Fails when** events have long-range structure and data are few: nothing in it is local.
+    **Fails when** training data are few and events are large images: it has no notion of locality.
     """
 
     dense: Dense
@@ -121,12 +121,12 @@ class MLPEncoder(eqx.Module):
     Raises
     ------
     ValueError
-        For sizes that are not positive and for unknown activations.
+        If a size is not positive or an activation is unknown.
 
     Notes
     -----
     The scale is a softplus and at least 1e-4. **Fails when** events lie far from the training
-    data: the answer is then confident and wrong, so it serves as a proposal and not as a posterior.
+    data: the output is then confident and wrong, so use it as a proposal and not as a posterior.
     """
 
     dense: Dense
@@ -184,7 +184,7 @@ class MLPCritic(eqx.Module):
     Raises
     ------
     ValueError
-        For sizes that are not positive and for unknown activations.
+        If a size is not positive or an activation is unknown.
     """
 
     dense: Dense

@@ -1,4 +1,4 @@
-"""Architectures by name: what a file can rebuild."""
+"""The registry of architectures that a file can rebuild by name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def register(cls: _T) -> _T:
     Raises
     ------
     ValueError
-        If another class has taken the name.
+        If another class is registered under the name.
     """
     taken = ARCHITECTURES.get(cls.__name__)
     if taken is not None and taken is not cls and taken.__module__ != cls.__module__:
@@ -52,8 +52,8 @@ def build(name: str, config: Mapping[str, Any], *, key: PRNGKeyArray | None = No
     config
         The ``config`` of a module of that architecture; lists stand for tuples.
     key
-        Initialises the weights. Without one a fixed key is taken, which suits a skeleton whose
-        weights are replaced at once.
+        Initialises the weights. None uses a fixed key, which suits a skeleton whose weights are
+        replaced at once.
 
     Returns
     -------

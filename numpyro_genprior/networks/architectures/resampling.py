@@ -1,10 +1,14 @@
-"""Strided convolutions as matrix products, for networks that run inside loops.
+"""Strided convolutions as matrix products.
 
-XLA's CPU compiler runs ``lax.conv`` about ten times slower inside ``while`` and ``scan`` (and so
-inside NUTS) than outside, in the forward as in the transposed direction. The two layers here
-compute the same numbers as PyTorch's ``ConvTranspose2d(kernel=4, stride=2, padding=1)`` and
-``Conv2d(kernel=4, stride=2, padding=1)`` by one matrix product and a few shifted sums, which run
-at full speed anywhere and whose derivatives do, too. Images are channels-last.
+The two layers compute the same numbers as PyTorch's
+``ConvTranspose2d(kernel=4, stride=2, padding=1)`` and ``Conv2d(kernel=4, stride=2, padding=1)`` by
+one matrix product and a few shifted sums. Images are channels-last.
+
+They exist beside :class:`~numpyro_genprior.networks.channels_last`, which speeds up a user's own
+convolutions, because XLA computes a transposed convolution, and the derivative of a strided one,
+with the zeros between the pixels, four times the products: on CPU one chain's gradient in a
+``while`` loop, as in NUTS, takes two to four times as long even channels-last, and a training step
+twice as long. ``benchmarks/convolution.py --resampling`` measures both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Convolutions of a network at full speed inside loops on CPU."""
+"""Fast convolutions inside loops on CPU, by a channels-last layout."""
 
 from numpyro_genprior.networks.convolution.context import call, channels_last
 

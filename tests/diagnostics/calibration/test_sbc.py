@@ -152,7 +152,7 @@ def test_an_exact_guide_passes(key):
     assert all(r.shape == (64,) for r in found.ranks.values())
     assert found.num_draws == 63
     assert "as far as 64 replications can tell" in str(found)
-    assert "Says nothing of" in str(found)
+    assert "Says nothing about" in str(found)
 
 
 def test_a_wrong_sigma_is_found(key):

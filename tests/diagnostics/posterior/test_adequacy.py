@@ -23,7 +23,7 @@ OPERATORS = {
 }
 
 
-@ngp.latent(noise="none")
+@ngp.latent(noise="omit")
 def digits(prior, operator, noise, y):
     x = numpyro.sample("x", prior)
     law = dist.Normal(operator(x), noise).to_event(len(operator.data_shape))

@@ -171,17 +171,20 @@ def test_it_sees_shifts_spreads_and_modes():
     np.testing.assert_array_equal(turned.informed, [True, False])
 
 
-def test_events_and_scales_among_the_draws_are_left_out():
-    """As ``get_samples`` gives them: their priors are not N(0, 1), and they would look informed."""
+def test_events_and_scales_are_left_out():
+    """Draws as ``get_samples`` returns them: events and scales are not N(0, 1) under the prior."""
     rng = np.random.default_rng(7)
     z = rng.normal(size=(2, 500, 3))
     draws = {"x": np.tanh(5 * z), "x_latent": z, "x_noise": rng.normal(size=(2, 500, 2, 2))}
     draws["sigma"] = 0.1 * np.abs(rng.normal(size=(2, 500)))
-    found = posterior_collapse(draws)
+    with pytest.raises(ValueError, match="Name them, var_names="):
+        posterior_collapse(draws)
+    found = posterior_collapse(draws, var_names=("x_latent", "x_noise"))
     assert found.verdict == "collapsed"
     assert found.names[2:4] == ("x_latent[2]", "x_noise[0]")
     assert "Not looked at: x, sigma" in repr(found)
-    deeper = posterior_collapse({"x_latent": np.exp(z), "x_latent_latent": z})
+    deeper = {"x_latent": np.exp(z), "x_latent_latent": z}
+    deeper = posterior_collapse(deeper, var_names=["x_latent_latent"])
     assert deeper.names == tuple(f"x_latent_latent[{i}]" for i in range(3))
 
 
@@ -225,6 +228,7 @@ def test_after_inference(key):
         ({}, "no draws"),
         (np.zeros(5), "no dimension of latents"),
         ({"x_latent": np.zeros((300, 10, 3))}, "group_by_chain=True"),  # a plate of 10
+        ({"x": np.zeros((2, 50, 3)), "x_latent": np.zeros((2, 50, 3))}, "Name them, var_names"),
         ({"a": np.zeros((2, 50, 3)), "b": np.zeros((2, 50))}, "cannot tell chains from draws"),
     ],
 )

@@ -1,0 +1,51 @@
+"""Plots of the results of `numpyro_genprior.infer`: what is drawn, and what is refused."""
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+
+import numpyro_genprior as ngp
+from numpyro_genprior.infer.tempering import TemperingReport
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    pyplot.close("all")
+
+
+def tempering_report():
+    betas = np.array([[0.0, 0.02, 0.2, 1.0], [0.0, 0.01, 0.3, 1.0]])
+    rates, ones = np.array([[0.6, 0.7, 0.5], [0.5, 0.6, 0.7]]), np.ones(2)
+    return TemperingReport(
+        num_iterations=100,
+        betas=betas,
+        swap_rates=rates,
+        acceptance=rates + 0.2,
+        step_sizes=rates,
+        barriers=(1 - rates).sum(1),
+        restarts=20 * ones,
+        round_trips=20 * ones,
+        log_evidences=-ones,
+        log_evidence_errors=0.1 * ones,
+        nonfinite=0 * ones,
+    )
+
+
+def test_tempering():
+    report = tempering_report()
+    ax = report.plot()
+    lines = ax.get_lines()
+    assert len(lines) == 4  # swaps and local moves of two ensembles
+    np.testing.assert_array_equal(lines[0].get_ydata(), report.swap_rates[0])
+    np.testing.assert_array_equal(lines[3].get_xdata(), report.betas[1, 1:])
+    assert report.plot(ax) is ax
+
+
+@pytest.mark.parametrize(
+    ("plot", "match"),
+    [(ngp.plots.tempering, r"ngp\.infer\.ParallelTempering\.report\(mcmc\)")],
+)
+def test_other_objects_are_refused(plot, match):
+    with pytest.raises(TypeError, match=match):
+        plot(3)
