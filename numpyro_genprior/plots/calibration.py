@@ -41,7 +41,7 @@ def sbc_ranks(result: RankTest, *, ax: Axes | None = None) -> Axes:
         If `result` is another object.
     """
     check(result, RankTest, "sbc_ranks", "sbc(model, key, ...)")
-    ax, bands = axes(ax, height=3.6), result.simultaneous
+    ax, bands = axes(ax, width=6.4, height=3.8), result.simultaneous
     x = np.concatenate([[0], bands.points, [1]])
 
     def closed(values: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ def sbc_ranks(result: RankTest, *, ax: Axes | None = None) -> Axes:
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set_xlabel("rank of the truth among posterior draws (share)")
     ax.set_ylabel("share of ranks below,\nminus uniform")
-    legend(ax, columns=4)
+    legend(ax)
     return ax
 
 

@@ -54,7 +54,7 @@ def contraction(
     results = dict(result) if isinstance(result, Mapping) else {"": result}
     for one in results.values() or [None]:
         check(one, Contraction, "contraction", "contraction(model, key, ..., schedule={...})")
-    ax, first = axes(ax, width=5.2, height=4.0), next(iter(results.values()))
+    ax, first = axes(ax, width=6.0, height=4.0), next(iter(results.values()))
     argument = first.argument
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(results)}
     if len(results) == 1:
@@ -70,7 +70,7 @@ def contraction(
     if theory is not None:
         exponents = theory if isinstance(theory, Mapping) else {next(iter(results)): theory}
         for name, exponent in exponents.items():
-            of = f" for {name}" if name else ""
+            of = f": {name}" if name else ""
             label = f"theory{of}, {argument}$^{{{exponent:.2f}}}$"
             _theory(ax, results[name], exponent, colours[name], label)
     _axes_of(ax, first)

@@ -122,7 +122,7 @@ def test_contraction():
     assert [line.get_label()[:5] for line in both.lines] == ["first", "secon"]
     ax = ngp.plots.contraction({"a": quick, "b": slow}, theory={"a": 1.0, "b": 0.5})
     labels = [line.get_label() for line in ax.lines[2:]]
-    assert labels == ["theory for a, noise$^{1.00}$", "theory for b, noise$^{0.50}$"]
+    assert labels == ["theory: a, noise$^{1.00}$", "theory: b, noise$^{0.50}$"]
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (50,), (3, 4, 5), (), (400, 4)])

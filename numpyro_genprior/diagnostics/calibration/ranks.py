@@ -133,7 +133,7 @@ def _numbers_of_draws(method: Method) -> list[int]:
 def jittered(
     ranks: Int[np.ndarray, "*shape"], num_draws: int, *, seed: int = 1
 ) -> Float[np.ndarray, "*shape"]:
-    """Ranks as probability integral transforms (PIT) in [0, 1], jittered within each rank.
+    """Ranks as probability integral transforms in [0, 1], jittered within each rank.
 
     They are uniform on [0, 1] if the ranks are uniform on ``0 .. num_draws``.
     """

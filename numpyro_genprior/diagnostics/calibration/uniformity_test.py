@@ -221,7 +221,7 @@ class RankTest(Result):
         """
         import xarray
 
-        pit = {
+        transforms = {
             name.replace("/", "|"): (
                 ("chain", "draw"),
                 jittered(rank, self.num_draws, seed=i)[None],
@@ -230,4 +230,4 @@ class RankTest(Result):
         }
         coords = {"chain": [0], "draw": np.arange(self.num_replications)}
         attrs = {"num_draws": self.num_draws}
-        return xarray.DataTree.from_dict({"prior_sbc": xarray.Dataset(pit, coords, attrs)})
+        return xarray.DataTree.from_dict({"prior_sbc": xarray.Dataset(transforms, coords, attrs)})

@@ -61,8 +61,8 @@ class Exact:
     def sample_posterior(self, key, params, data, *args, sample_shape=()):
         precision = jnp.eye(2) + MIXING.T @ MIXING / 0.09
         mean = jnp.linalg.solve(precision, MIXING.T @ data["y"] / 0.09)
-        law = dist.MultivariateNormal(mean, precision_matrix=precision)
-        return {"x_latent": law.sample(key, sample_shape)}
+        posterior = dist.MultivariateNormal(mean, precision_matrix=precision)
+        return {"x_latent": posterior.sample(key, sample_shape)}
 
 
 class Ignorant(Exact):
@@ -343,12 +343,12 @@ def test_a_result_as_a_data_set(ranked):
 
 
 def test_a_result_as_what_the_plots_of_arviz_read(ranked):
-    pit = ranked.to_datatree()["prior_sbc"].to_dataset()
-    assert set(pit) == {"good", "x|y[0]"}
-    assert dict(pit.sizes) == {"chain": 1, "draw": 256}
-    for name, variable in zip(ranked.ranks, pit.data_vars.values(), strict=True):
+    transforms = ranked.to_datatree()["prior_sbc"].to_dataset()
+    assert set(transforms) == {"good", "x|y[0]"}
+    assert dict(transforms.sizes) == {"chain": 1, "draw": 256}
+    for name, variable in zip(ranked.ranks, transforms.data_vars.values(), strict=True):
         np.testing.assert_array_equal(np.floor(variable[0] * 128), ranked.ranks[name])
-    assert stats.kstest(pit["good"].values[0], "uniform").pvalue > 0.01
+    assert stats.kstest(transforms["good"].values[0], "uniform").pvalue > 0.01
 
 
 def test_arviz_draws_it(ranked):
