@@ -275,10 +275,8 @@ def _fit_at_mode(
     with numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=0):
         guide._setup_prototype(*args, **kwargs)
     starts, _ = draw_starts(guide.posterior, key, NUM_STARTS)
-    at = minimise(guide.posterior, starts)
-    energy = jnp.where(jnp.isfinite(at.energy), at.energy, jnp.inf)
-    best = at.xi[jnp.argmin(energy)]
-    return {f"{guide.prefix}_loc": guide._from_posterior(best)}
+    minima = minimise(guide.posterior, starts)
+    return {f"{guide.prefix}_loc": guide._from_posterior(minima.xi[minima.best])}
 
 
 def _check_counts(method: MCMCMethod | SVIMethod, **minima: int) -> None:

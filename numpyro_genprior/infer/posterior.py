@@ -17,12 +17,12 @@ from numpyro_genprior.errors import message
 from numpyro_genprior.infer.coordinates import Uninstalled
 from numpyro_genprior.infer.fisher import whitened_parameters
 from numpyro_genprior.infer.layout import Layout, SiteSlice, read_layout
+from numpyro_genprior.infer.linalg.limits import MAX_DENSE_METRIC
 from numpyro_genprior.networks.static import Static
 from numpyro_genprior.sites.likelihood import log_likelihood
 from numpyro_genprior.sites.model_reader import Message, ModelSites, Trace
 from numpyro_genprior.sites.wrappers import unwrap
 
-DENSE = 256  # largest prior Hessian of non-standard coordinates that is formed
 FLOOR = 1e-6  # least prior precision of a non-standard coordinate
 
 
@@ -265,7 +265,7 @@ class Posterior(eqx.Module):
             return self.log_prior(xi.at[index].set(part))
 
         part = xi[index]
-        if len(index) > DENSE:
+        if len(index) > MAX_DENSE_METRIC:
             gradient = jax.grad(log_prior)
 
             def second(i: jax.Array) -> jax.Array:
@@ -403,3 +403,7 @@ def _log_unconstrained(u: jax.Array, site: Any) -> jax.Array:
 
 
 __all__ = ["Linearised", "SiteSlice", "Posterior"]
+
+
+site_values = eqx.filter_jit(Posterior.values)
+"""`Posterior.values`, compiled."""

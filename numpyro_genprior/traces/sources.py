@@ -22,7 +22,7 @@ from numpyro_genprior.infer.map_result import MAPEstimate
 from numpyro_genprior.infer.mgvi.mgvi import MGVI
 from numpyro_genprior.infer.mgvi.result import MGVIResult
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.infer.smc.smc import SMC, SMCResult
+from numpyro_genprior.infer.smc import SMC, SMCResult
 from numpyro_genprior.traces.arguments import Traced
 
 DEFAULT_NUM_SAMPLES = 1000

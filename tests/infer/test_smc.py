@@ -1,4 +1,4 @@
-"""SMC against closed forms and quadrature: draws, shares of modes, the evidence by its error."""
+"""SMC against closed forms and quadrature: draws, mode weights, the evidence and its error."""
 
 import sys
 
@@ -11,9 +11,10 @@ import pytest
 from scipy import stats
 
 import numpyro_genprior as ngp
-from numpyro_genprior.infer.smc.smc import SMC, evidence_error
+from numpyro_genprior.infer.smc import SMC
+from numpyro_genprior.infer.smc.result import evidence_error
 
-# ---- a linear generator with Gaussian noise: all is known ----------------------------------------
+# ---- a linear generator with Gaussian noise, in closed form --------------------------------------
 
 W = np.array([[1.0, 0.5], [0.0, 2.0], [-1.0, 1.0]])
 B = np.array([0.5, -0.5, 1.0])
@@ -36,8 +37,8 @@ def prior():
 def closed_form(y):
     forward = A @ W / SIGMA
     covariance = np.linalg.inv(np.eye(2) + forward.T @ forward)
-    law = stats.multivariate_normal(A @ B, A @ W @ W.T @ A.T + SIGMA**2 * np.eye(2))
-    return covariance @ forward.T @ (y - A @ B) / SIGMA, covariance, law.logpdf(y)
+    marginal = stats.multivariate_normal(A @ B, A @ W @ W.T @ A.T + SIGMA**2 * np.eye(2))
+    return covariance @ forward.T @ (y - A @ B) / SIGMA, covariance, marginal.logpdf(y)
 
 
 def test_linear_gaussian():
@@ -50,13 +51,13 @@ def test_linear_gaussian():
         for seed in SEEDS:
             result = smc.run(jax.random.key(seed), prior(), y=jnp.asarray(y))
             evidence.append((result.log_evidence - exact) / result.log_evidence_error)
-            assert result.messages == ()
+            assert result.warnings == ()
             assert result.temperatures[0] == 0
             assert result.temperatures[-1] == 1
             assert (np.diff(result.temperatures) > 0).all()
             assert len(result.temperatures) == len(result.acceptance) + 1
             draws.append(result.get_samples())
-        # Independent runs: the spread of their averages is the Monte Carlo error.
+        # The spread of averages of independent runs is the Monte Carlo error.
         z = np.stack([draw["x_latent"] for draw in draws])
         np.testing.assert_allclose(draws[0]["x"], z[0] @ W.T + B, rtol=1e-4, atol=1e-4)
         for averages, expected in (
@@ -65,7 +66,7 @@ def test_linear_gaussian():
         ):
             error = averages.std(0, ddof=1) / np.sqrt(len(averages))
             np.testing.assert_array_less(np.abs(averages.mean(0) - expected), 5 * error)
-            # and one run is worth a good part of as many independent draws
+            # The variance of one run is at most 6 times that of independent draws.
             spread = np.diag(covariance) / 512
             if expected is mean:
                 assert (averages.var(0, ddof=1) < 6 * spread).all()
@@ -75,13 +76,15 @@ def test_linear_gaussian():
     assert 0.3 < np.mean(evidence**2) < 2.4
 
 
-def test_doubt_is_stated_once():
-    """One step to data far out: few ancestors, a large error, and a temperature too many."""
+def test_doubtful_result_warns_once():
+    """One step to data far from the prior: few ancestors, a large error, too few temperatures."""
     smc = SMC(linear, 512, max_stages=1, progress_bar=False)
     with pytest.warns(RuntimeWarning, match="raise max_stages") as record:
         result = smc.run(jax.random.key(0), prior(), y=jnp.array([10.0, 10.0]))
     assert len(record) == 1
-    text = " ".join(result.messages)
+    text = " ".join(result.warnings)
+    assert text in str(record[0].message)
+    assert all(f"Warning: {warning}" in str(result) for warning in result.warnings)
     assert "descend from" in text
     assert "raise num_particles" in text
     assert result.num_ancestors < 10
@@ -89,7 +92,7 @@ def test_doubt_is_stated_once():
 
 
 def test_evidence_error_of_importance_sampling(rng):
-    """With one stage it is the sample variance of the mean weight."""
+    """With one stage, it is that of the mean weight by the sample variance."""
     weights = rng.gamma(2.0, size=100)
     weights /= weights.mean()
     variance = weights.var(ddof=1) / 100
@@ -105,7 +108,7 @@ def two_modes(y):
     numpyro.sample("y", dist.Normal(z**2 + 0.3 * z, 0.1), obs=y)
 
 
-def test_two_modes_keep_their_shares():
+def test_two_modes_keep_their_weights():
     grid = np.linspace(-6, 6, 200_001)
     density = stats.norm.pdf(grid) * stats.norm.pdf(1.0, grid**2 + 0.3 * grid, 0.1)
     evidence = np.trapezoid(density, grid)
@@ -117,7 +120,7 @@ def test_two_modes_keep_their_shares():
     assert shares.std(ddof=1) < 4 * np.sqrt(share * (1 - share) / 512)
     z = [(r.log_evidence - np.log(evidence)) / r.log_evidence_error for r in results]
     assert np.abs(z).max() < 4
-    assert all(result.messages == () for result in results)
+    assert all(result.warnings == () for result in results)
 
 
 # ---- other sites, random walk, batches -----------------------------------------------------------
@@ -125,7 +128,7 @@ def test_two_modes_keep_their_shares():
 
 @ngp.latent(record=False)
 def mixed(prior, y, v):
-    """A scale beside a prior, and a law that has no standard normal coordinates."""
+    """A scale, a prior, and a distribution without standard normal coordinates."""
     scale = numpyro.sample("scale", dist.HalfNormal(1.0))
     x = numpyro.sample("x", prior)
     numpyro.deterministic("top", x.max())
@@ -158,6 +161,13 @@ def test_scale_and_unconstrained_sites_by_random_walk():
     draws = [result.get_samples() for result in results]
     assert set(draws[0]) == {"scale", "x_latent", "top", "width"}  # no event: record=False
     assert draws[0]["top"].shape == (256,)
+    found = results[0].to_dataset()
+    assert found["x_latent"].dims == ("chain", "draw", "x_latent_dim_0")
+    np.testing.assert_array_equal(found["x_latent"][0], draws[0]["x_latent"])
+    np.testing.assert_array_equal(found["stage_temperature"], results[0].temperatures[1:])
+    assert found.attrs["log_evidence"] == results[0].log_evidence
+    assert len(repr(results[0])) < 100
+    assert "256 draws" in str(results[0])
     for name, expected in means.items():
         averages = np.array([draw[name].mean() for draw in draws])
         error = averages.std(ddof=1) / np.sqrt(len(averages))

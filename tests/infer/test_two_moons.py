@@ -78,7 +78,7 @@ def smc():
     sampler = SMC(model, 1024, progress_bar=False)
     for seed in range(8):
         result = sampler.run(jax.random.key(seed), x)
-        assert not result.messages
+        assert not result.warnings
         runs.append((result, features(result.get_samples()["theta"].astype(float)).mean(0)))
     averages = np.stack([average for _, average in runs])
     error = averages.std(0, ddof=1) / math.sqrt(len(runs))

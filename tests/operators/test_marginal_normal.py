@@ -200,7 +200,7 @@ def test_in_a_model(key):
     law = law_of(operator, drawn["x"], jnp.exp(drawn["log_tau"]))
     assert law.sample_event(key, drawn["y"]).shape == (6, *SHAPE)
     est = ngp.infer.find_map(model, key, operator, drawn["y"][0], num_starts=2, progress_bar=False)
-    assert est.method == "lm"
+    assert isinstance(est.solver, ngp.infer.LevenbergMarquardt)
     s = ngp.diagnostics.sensitivity(model, est, operator, drawn["y"][0])
     assert s.singular_values.shape == (4,)
 

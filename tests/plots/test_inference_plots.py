@@ -1,10 +1,14 @@
 """Plots of the results of `numpyro_genprior.infer`: what is drawn, and what is refused."""
 
+from typing import Any, cast
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib import pyplot
 
 import numpyro_genprior as ngp
+from numpyro_genprior.infer.smc import SMCResult
 from numpyro_genprior.infer.tempering import TemperingReport
 
 
@@ -42,9 +46,40 @@ def test_tempering():
     assert report.plot(ax) is ax
 
 
+def smc_result():
+    stages = np.array([0.1, 0.5, 0.6])
+    return SMCResult(
+        log_evidence=-1.0,
+        log_evidence_error=0.1,
+        temperatures=np.array([0.0, 0.05, 0.3, 1.0]),
+        effective_sample_size=100 * stages,
+        acceptance=stages,
+        num_moves=stages,
+        num_leapfrogs=stages,
+        correlation=stages,
+        num_ancestors=50,
+        warnings=(),
+        xi=jnp.zeros((200, 2)),
+        posterior=cast("Any", None),
+    )
+
+
+def test_smc():
+    result = smc_result()
+    ax = result.plot()
+    share, acceptance = ax.get_lines()
+    np.testing.assert_array_equal(share.get_xdata(), [0.05, 0.3, 1.0])
+    np.testing.assert_allclose(share.get_ydata(), [0.05, 0.25, 0.3])
+    np.testing.assert_array_equal(acceptance.get_ydata(), result.acceptance)
+    assert result.plot(ax) is ax
+
+
 @pytest.mark.parametrize(
     ("plot", "match"),
-    [(ngp.plots.tempering, r"ngp\.infer\.ParallelTempering\.report\(mcmc\)")],
+    [
+        (ngp.plots.tempering, r"ngp\.infer\.ParallelTempering\.report\(mcmc\)"),
+        (ngp.plots.smc, r"ngp\.infer\.SMC\(model\)\.run"),
+    ],
 )
 def test_other_objects_are_refused(plot, match):
     with pytest.raises(TypeError, match=match):

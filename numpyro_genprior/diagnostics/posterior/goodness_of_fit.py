@@ -68,10 +68,10 @@ class Replicates(NamedTuple):
 @eqx.filter_jit
 def descend(posterior: Posterior, starts: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Where starts end, the row of the best, and its energy."""
-    at = minimise(posterior, starts)
-    energy = jnp.where(jnp.isfinite(at.energy), at.energy, jnp.inf)
-    best = jnp.argmin(energy)
-    return at.xi, best, energy[best]
+    minima = minimise(posterior, starts)
+    best = minima.best
+    energy = minima.energy[best]
+    return minima.xi, best, jnp.where(jnp.isfinite(energy), energy, jnp.inf)
 
 
 @eqx.filter_jit

@@ -14,7 +14,6 @@ import numpy as np
 
 from numpyro_genprior.diagnostics.events import event_names, events_at
 from numpyro_genprior.diagnostics.fisher_spectrum import (
-    RANK,
     all_fit,
     directions_dense,
     directions_low_rank,
@@ -22,6 +21,7 @@ from numpyro_genprior.diagnostics.fisher_spectrum import (
     prior_coordinates,
 )
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.linalg.limits import DEFAULT_RANK
 from numpyro_genprior.infer.map_result import MAPEstimate, number
 from numpyro_genprior.infer.posterior import Posterior
 
@@ -274,7 +274,7 @@ def sensitivity(
     posterior = Posterior(model, args, kwargs)
     points = _points(posterior, values.values if isinstance(values, MAPEstimate) else values)
     if rank is None and not all_fit(posterior):
-        rank = RANK
+        rank = DEFAULT_RANK
     if rank is None or rank >= posterior.size:
         singular, directions = directions_dense(posterior, points)
         return Sensitivity(posterior, points, singular, directions, 0.0)

@@ -13,10 +13,10 @@ import numpy as np
 from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.prior.prior_posterior import bare_prior, generator
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.linalg.limits import MAX_JACOBIAN
 from numpyro_genprior.infer.posterior import Posterior
 
 SQUEEZED = 100.0  # condition number of a flow's Jacobian above which it imitates a manifold
-ENTRIES = 20_000_000  # largest Jacobian that is formed
 FULL, SINGULAR, MANIFOLD = "full", "singular", "imitates_manifold"
 
 
@@ -165,11 +165,11 @@ def effective_dimension(prior: Any, key: jax.Array, *, num_draws: int = 32) -> E
         )
     posterior = generator(core)
     event_size = int(np.prod(core.event_shape))
-    if posterior.size * event_size > ENTRIES:
+    if posterior.size * event_size > MAX_JACOBIAN:
         raise ValueError(
             message(
                 "The Jacobian is too large to form",
-                expected=f"at most {ENTRIES} entries",
+                expected=f"at most {MAX_JACOBIAN} entries",
                 got=f"{event_size} × {posterior.size}",
                 remedy="use lipschitz, or sensitivity with rank=",
             )

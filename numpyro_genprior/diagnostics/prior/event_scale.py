@@ -220,8 +220,8 @@ def _project(prior: Prior, scale: Any, events: jax.Array, starts: jax.Array) -> 
     def one(pair: Any) -> Any:
         x, starts = pair
         posterior = Posterior(_nearly, (prior, scale, x))
-        at = minimise(posterior, starts, max_steps=100)
-        xi = at.xi[jnp.argmin(jnp.where(jnp.isfinite(at.energy), at.energy, jnp.inf))]
+        minima = minimise(posterior, starts, max_steps=100)
+        xi = minima.xi[minima.best]
         linear = posterior.linearise(xi)
         unit = jnp.eye(posterior.size, dtype=xi.dtype)
         fisher = jax.vmap(linear.fisher)(unit)

@@ -17,6 +17,7 @@ from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.prior.jaxpr_lipschitz import layer_bound, rectified
 from numpyro_genprior.diagnostics.prior.prior_posterior import bare_prior, generator, prior_draws
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.linalg.subspace_iteration import leading_subspace
 from numpyro_genprior.infer.posterior import Posterior
 
 BLOCK, ITERATIONS = 4, 20  # of the subspace iteration for the largest singular value
@@ -187,18 +188,15 @@ def _path(posterior: Posterior, points: jax.Array, path: ArrayLike | None) -> ja
 @eqx.filter_jit
 def _steepest(posterior: Posterior, points: jax.Array, operator: Any) -> jax.Array:
     size = posterior.size
-    start = jax.random.normal(jax.random.key(0), (min(BLOCK, size), size), points.dtype)
+    width = min(BLOCK, size)
 
     def one(xi: jax.Array) -> jax.Array:
         _, push = jax.linearize(lambda xi: operator(posterior.values(xi)["x"]), xi)
         pull = jax.linear_transpose(push, xi)
 
-        def improve(_: Any, block: jax.Array) -> jax.Array:
-            images = jax.vmap(lambda v: pull(push(v))[0])(block)
-            return jnp.linalg.qr(images.T)[0].T
-
-        block = jax.lax.fori_loop(0, ITERATIONS, improve, jnp.linalg.qr(start.T)[0].T)
-        images = jax.vmap(push)(block).reshape(block.shape[0], -1)
+        products = jax.vmap(lambda v: pull(push(v))[0])
+        block = leading_subspace(products, size, width, xi.dtype, num_iterations=ITERATIONS)
+        images = jax.vmap(push)(block).reshape(width, -1)
         return jnp.linalg.norm(images, 2)
 
     return jax.lax.map(one, points)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_genprior.infer.linalg.conjugate_gradient import solve
-from numpyro_genprior.infer.optimize.levenberg_marquardt import rounding
+from numpyro_genprior.infer.optimize.minimiser import rounding_error
 from numpyro_genprior.infer.posterior import Linearised, Posterior
 
 START = 0.1  # standard deviation of the first mean, in prior standard deviations
@@ -232,7 +232,7 @@ def _backtrack(
     kl: Callable[[jax.Array], tuple[jax.Array, jax.Array]], at: _Newton, direction: jax.Array
 ) -> _Trial:
     """Go against `direction`, by half as much until the energy does not rise, or not at all."""
-    highest = at.kl + rounding(at.kl)
+    highest = at.kl + rounding_error(at.kl)
 
     def rises(trial: _Trial) -> jax.Array:  # not-a-number counts as a rise
         return ~(trial.kl <= highest) & (trial.size > 2.0**-HALVINGS)
