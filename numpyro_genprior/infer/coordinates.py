@@ -35,7 +35,6 @@ from jax.scipy.special import ndtr, ndtri
 from numpyro.distributions.transforms import biject_to
 
 from numpyro_genprior.infer.gamma_quantile import gamma_coordinates, gamma_value
-from numpyro_genprior.infer.preimage import preimage
 from numpyro_genprior.priors import Prior, StandardNormal
 from numpyro_genprior.sites.wrappers import unwrap
 
@@ -122,7 +121,7 @@ class DecodedPrior(CoordinateRule[Prior]):
         return core.decode(rule_of(core.latent).value(unwrap(core.latent), xi))
 
     def coordinates(self, core: Prior, value: jax.Array) -> jax.Array:
-        return rule_of(core.latent).coordinates(unwrap(core.latent), preimage(core, value))
+        return rule_of(core.latent).coordinates(unwrap(core.latent), core.inverse(value))
 
 
 class TransformedBase(CoordinateRule[dist.TransformedDistribution]):
