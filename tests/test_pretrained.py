@@ -49,7 +49,7 @@ def test_samples_cover_held_out_digits(name, held_out):
     prior = pretrained.load(name)
     if CLASSES[name] == "VAEPrior":
         prior = prior.noiseless()
-    if CLASSES[name] == "FlowPrior":  # a law of images with noise added, as its card says
+    if CLASSES[name] == "FlowPrior":  # it has noise added, as its card says
         held_out = held_out + 0.05 * jr.normal(jr.key(1), held_out.shape)
     figures = sample_coverage(prior.sample(jr.key(0), (297,)), held_out)
     assert figures["coverage"] > 0.7
