@@ -139,8 +139,8 @@ def verdict(trace: Any) -> str:
         )
         return (
             f"THE CHAINS DISAGREE: r_hat is {r_hat:.2f}, and they are in {len(groups)} separate "
-            f"modes: {where}. Each chain describes its own mode only. Means and standard deviations "
-            "over all chains weight each mode by the number of chains in it, not by its "
+            f"modes: {where}. Each chain describes its own mode only. Means and standard "
+            "deviations over all chains weight each mode by the number of chains in it, not by its "
             "probability, so look at the draws chain by chain." + words
         )
     if not r_hat <= 1.05:  # true for NaN as well
