@@ -24,14 +24,6 @@ KEY = jax.random.key(1)
 FAILURE_RATE = 2e-5  # NumPyro's own, of each goodness-of-fit test, with its fixed seed
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Hundreds of tiny programs, each run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def made(name):
     return CASES[name].make(KEY)
 
