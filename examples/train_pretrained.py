@@ -157,7 +157,8 @@ def vae_fit(prior: ngp.VAEPrior, data: Data) -> dict[str, str]:
     return {
         "held-out evidence lower bound": f"{elbo:.1f} nats per image",
         "held-out importance-weighted bound, 100 draws": f"{tight:.1f} nats per image",
-        "held-out reconstruction error": f"{mse:.5f} (mean square per pixel, at the encoder's mean)",
+        "held-out reconstruction error": f"{mse:.5f} (mean square per pixel, "
+        "at the encoder's mean)",
         "decoder noise": f"{float(prior.scale):.4f} (learnt standard deviation)",
         **{f"{k} of held-out images": f"{v:.2f}" for k, v in figures.items()},
     }
