@@ -49,7 +49,7 @@ blur = jnp.asarray(blur / blur.sum(axis=1, keepdims=True), jnp.float32)
 
 def instrument(image: ArrayLike) -> jax.Array:
     """The upper 14 rows of the blurred image."""
-    return blur[:14] @ image @ blur.T
+    return blur[:14] @ jnp.asarray(image) @ blur.T
 
 
 # %% The model is ordinary NumPyro and works with any prior over 28×28 images. With `noise="omit"`,

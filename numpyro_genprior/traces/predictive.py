@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+from jaxtyping import PyTree
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.host_batching import Batch, collect, draws_per_batch
 from numpyro_genprior.networks.static import Static
 from numpyro_genprior.sites.likelihood import pointwise_log_likelihood
-from numpyro_genprior.sites.model_reader import Site
+from numpyro_genprior.sites.model_reader import Site, Trace
 from numpyro_genprior.traces.arguments import Arguments, rebuild
+
+Values: TypeAlias = dict[str, jax.Array]
+"""Values of sites by name, for one draw or for a batch of draws."""
+
+Draw: TypeAlias = Callable[..., Values]
+"""One of the functions at the end of this file, which compute sites of a single draw."""
 
 
 class ModelDraws:
@@ -30,7 +37,7 @@ class ModelDraws:
     model
         As for inference.
     arguments
-        As for inference, data included: they are set aside where data are simulated.
+        As for inference, data included: they are ignored if data are simulated.
     sites
         The sites of the model.
     batch_size
@@ -55,7 +62,7 @@ class ModelDraws:
     def predictive(
         self, key: jax.Array, samples: Mapping[str, Any], number: int
     ) -> dict[str, np.ndarray]:
-        """The observed sites, drawn anew given each draw of the others."""
+        """The observed sites, simulated given each draw of the others."""
         given = self._unknowns(samples, "posterior_predictive")
         return self._stream(
             _prior, self._observed(), (jax.random.split(key, number), given), number
@@ -90,24 +97,26 @@ class ModelDraws:
             )
         return {name: np.asarray(samples[name]) for name in unknown}
 
-    def _stream(self, draw: Any, names: Any, inputs: Any, number: int) -> dict[str, np.ndarray]:
-        """Map over draws in batches."""
+    def _stream(
+        self, draw: Draw, names: Iterable[str], inputs: PyTree, number: int
+    ) -> dict[str, np.ndarray]:
+        """Map `draw` over draws in batches."""
         program = Static((draw, self.model, tuple(names), self._arguments.structure))
-        # One that all calls share would keep the constants of this one alive.
+        # Not the shared one for models with constants, which it would keep alive.
         many = _many if self._arguments.traced else jax.jit(_map, static_argnums=0)
 
-        def run(batch: Batch) -> dict[str, jax.Array]:
+        def run(batch: Batch) -> Values:
             return many(program, self._arguments.values, jax.tree.map(batch.take, inputs))
 
         return collect(run, number, max(1, min(self._batch_size, number)))
 
 
-def _map(program: Static, values: list[Any], batch: Any) -> dict[str, jax.Array]:
-    """One of the draws below for each row of a batch."""
+def _map(program: Static, values: list[Any], batch: PyTree) -> Values:
+    """Apply one of the functions below to each row of a batch."""
     draw, model, names, structure = program.value
     args, kwargs = rebuild(structure, values)
 
-    def one(inputs: Any) -> dict[str, jax.Array]:
+    def one(inputs: PyTree) -> Values:
         return draw(model, names, args, kwargs, *inputs)
 
     return jax.vmap(one)(batch)
@@ -117,9 +126,14 @@ _many = partial(jax.jit, static_argnums=0)(_map)
 
 
 def _prior(
-    model: Any, names: Any, args: Any, kwargs: Any, key: jax.Array, given: Any
-) -> dict[str, jax.Array]:
-    """Values of sites: those in `given` fixed, the others drawn, ``factor`` sites as they are."""
+    model: Callable[..., Any],
+    names: tuple[str, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    key: jax.Array,
+    given: Values,
+) -> Values:
+    """Draw all sites except those in `given`, data included; ``factor`` has no effect."""
     fixed = numpyro.handlers.substitute(model, data=given)
     unobserved = numpyro.handlers.uncondition(numpyro.handlers.seed(fixed, key))
     trace = numpyro.handlers.trace(unobserved).get_trace(*args, **kwargs)
@@ -127,16 +141,33 @@ def _prior(
 
 
 def _log_likelihood(
-    model: Any, names: Any, args: Any, kwargs: Any, _: None, given: Any
-) -> dict[str, jax.Array]:
-    fixed = numpyro.handlers.substitute(model, data=given)
-    trace = numpyro.handlers.trace(fixed).get_trace(*args, **kwargs)
+    model: Callable[..., Any],
+    names: tuple[str, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    _: None,
+    given: Values,
+) -> Values:
+    """Log densities of the observed sites."""
+    trace = _trace(model, args, kwargs, given)
     return {name: pointwise_log_likelihood(trace[name]) for name in names}
 
 
 def _values(
-    model: Any, names: Any, args: Any, kwargs: Any, _: None, given: Any
-) -> dict[str, jax.Array]:
-    fixed = numpyro.handlers.substitute(model, data=given)
-    trace = numpyro.handlers.trace(fixed).get_trace(*args, **kwargs)
+    model: Callable[..., Any],
+    names: tuple[str, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    _: None,
+    given: Values,
+) -> Values:
+    """Values of sites that follow from those in `given`, data kept."""
+    trace = _trace(model, args, kwargs, given)
     return {name: jnp.asarray(trace[name]["value"]) for name in names}
+
+
+def _trace(
+    model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], given: Values
+) -> Trace:
+    fixed = numpyro.handlers.substitute(model, data=given)
+    return numpyro.handlers.trace(fixed).get_trace(*args, **kwargs)
