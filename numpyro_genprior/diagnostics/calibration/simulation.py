@@ -49,6 +49,23 @@ class Observe(Messenger):
             msg["value"], msg["is_observed"] = self.data[msg["name"]], True
 
 
+class Replace(Messenger):
+    """Gives sites other values, events of priors among them, whatever their latents are.
+
+    Under NumPyro's ``substitute`` a given latent decides, and its event follows.
+    """
+
+    def __init__(self, fn: Callable[..., Any], data: Mapping[str, jax.Array]) -> None:
+        self.data = data
+        super().__init__(fn)
+
+    def process_message(self, msg: Message) -> None:
+        if msg["type"] == "control_flow":
+            msg["kwargs"]["substitute_stack"].append(("substitute", dict(self.data)))
+        if msg["type"] in ("sample", "deterministic") and msg["name"] in self.data:
+            msg["value"] = self.data[msg["name"]]
+
+
 class Conditioned:
     """A model as a function of its data: ``model(data, args, kwargs)``."""
 
@@ -181,7 +198,7 @@ def simulate(
         first = numpyro.handlers.trace(drawn).get_trace(*args, **kwargs)
         latents = {name: first[name]["value"] for name in sites.latents if name in first}
         again = numpyro.handlers.seed(Unobserve(model, sites.data), jax.random.fold_in(key, 1))
-        held = numpyro.handlers.substitute(again, data={**latents, **given})
+        held = Replace(numpyro.handlers.substitute(again, data=latents), given)
         values = _values(sites, numpyro.handlers.trace(held).get_trace(*args, **kwargs))
     replaced = {part for name in given for part in sites.model.made_from(name)}
     return {name: value for name, value in values.items() if name not in replaced}
