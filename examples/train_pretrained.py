@@ -74,7 +74,7 @@ def load_digits(smoke: bool) -> Data:
 
     digits: Any = datasets.load_digits()
     images = (digits.images / 16.0).astype(np.float32)
-    source = "the 1797 8×8 digits of `sklearn.datasets.load_digits`, pixels over 16"
+    source = "the 1797 8×8 digits of `sklearn.datasets.load_digits`, pixels divided by 16"
     licence = (
         "CC BY 4.0 (E. Alpaydin & C. Kaynak, Optical Recognition of Handwritten Digits, "
         "UCI Machine Learning Repository, 1998, doi:10.24432/C50P49)"
@@ -93,7 +93,7 @@ def load_mnist(path: Path | None, source: str | None, smoke: bool) -> Data:
         table: Any = fetch_openml("mnist_784", version=1, as_frame=False, parser="liac-arff")
         images = table.data[:60000].reshape(-1, 28, 28)
         source = "the 60,000 training images of MNIST, OpenML data set mnist_784"
-    source = f"{source}, pixels over 255"
+    source = f"{source}, pixels divided by 255"
     licence = "CC BY-SA 3.0 (Y. LeCun, C. Cortes, C. Burges, The MNIST database)"
     images = (images / 255.0).astype(np.float32)
     return split(images, len(images) * 9 // 10, source, licence, smoke)
@@ -155,9 +155,10 @@ def vae_fit(prior: Any, data: Data) -> dict[str, str]:
     samples = prior.noiseless().sample(jr.key(11), (len(x),))
     figures = sample_coverage(samples, x)
     return {
-        "held-out evidence lower bound": f"{elbo:.1f} nats an image",
-        "held-out importance-weighted bound, 100 draws": f"{tight:.1f} nats an image",
-        "held-out reconstruction error": f"{mse:.5f} (mean square a pixel, at the encoder's mean)",
+        "held-out evidence lower bound": f"{elbo:.1f} nats per image",
+        "held-out importance-weighted bound, 100 draws": f"{tight:.1f} nats per image",
+        "held-out reconstruction error": f"{mse:.5f} (mean square per pixel, "
+        "at the encoder's mean)",
         "decoder noise": f"{float(prior.scale):.4f} (learnt standard deviation)",
         **{f"{k} of held-out images": f"{v:.2f}" for k, v in figures.items()},
     }
@@ -167,7 +168,7 @@ def exact_fit(prior: ngp.Prior, data: Data, scale: float = 0.0) -> dict[str, str
     x = data.held_out + scale * np.random.default_rng(1).normal(size=data.held_out.shape)
     log_prob = jax.jit(prior.log_prob)(jnp.asarray(x, jnp.float32)).mean()
     noise = f", with noise of sd {scale} added as in training" if scale else ""
-    return {"held-out log density": f"{log_prob:.1f} nats an image{noise}"}
+    return {"held-out log density": f"{log_prob:.1f} nats per image{noise}"}
 
 
 def train_vae(
@@ -192,7 +193,7 @@ def mnist_vae(key: jax.Array, data: Data, smoke: bool) -> Trained:
         result.prior,
         "decoder 20-500-500-784, relu, sigmoid output; encoder 784-500-500-20 (loc, scale); "
         "Gaussian noise of one learnt scale",
-        history(result, "fit_vae", f", beta {BETA:g}, images moved by up to a pixel"),
+        history(result, "fit_vae", f", beta {BETA:g}, images shifted by up to one pixel"),
         vae_fit(result.prior, data),
     )
 
@@ -208,7 +209,7 @@ def mnist_conv_vae(key: jax.Array, data: Data, smoke: bool) -> Trained:
         result.prior,
         "decoder 16-128-7×7×32, transposed convolutions (kernel 4, stride 2) to 14×14×16 and "
         "28×28, relu, sigmoid output; encoder its mirror image; Gaussian noise of one learnt scale",
-        history(result, "fit_vae", f", beta {BETA:g}, images moved by up to a pixel"),
+        history(result, "fit_vae", f", beta {BETA:g}, images shifted by up to one pixel"),
         vae_fit(result.prior, data),
     )
 

@@ -37,8 +37,8 @@ class Case:
 
     ``bounded``: events do not fill the real space. ``one_way``: the flow has no inverse.
     ``iterative``: a direction of the flow is found by iteration, to a tolerance of its own.
-    ``integer``: the condition is one of labels. ``pickles``: by cloudpickle. ``promotes``: a law of
-    NumPyro's inside broadcasts ranks when it draws samples.
+    ``integer``: the condition is one of labels. ``pickles``: by cloudpickle. ``promotes``: a
+    NumPyro distribution inside promotes ranks when it draws samples.
     """
 
     name: str
