@@ -46,7 +46,7 @@ def _whiten(law: MarginalNormal, d: Any) -> Any:
         across = jnp.sqrt(jnp.sum((v - along * u) ** 2))
         return math.sqrt(2) * jnp.stack([jnp.sqrt(square), along * jnp.sqrt(square), across])
 
-    rows = law._over_batch(scales, [], 1)
+    rows = law.over_batch(scales, [], 1)
     rows = jnp.broadcast_to(rows, (*law.batch_shape, 3)).astype(jnp.result_type(noise, event))
     return (
         law.whiten(law.operator(d["event_loc"])),
