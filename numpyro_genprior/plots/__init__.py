@@ -5,6 +5,7 @@ from numpyro_genprior.plots.calibration import coverage, sbc_ranks
 from numpyro_genprior.plots.contraction import contraction
 from numpyro_genprior.plots.directions import event_directions
 from numpyro_genprior.plots.images import posterior_images
+from numpyro_genprior.plots.mgvi import mgvi
 from numpyro_genprior.plots.smc import smc
 from numpyro_genprior.plots.spectrum import (
     decoder_collapse,
@@ -22,6 +23,7 @@ __all__ = [
     "event_directions",
     "jacobian_spectrum",
     "latent_shrinkage",
+    "mgvi",
     "posterior_images",
     "sbc_ranks",
     "sensitivity_spectrum",
