@@ -1,15 +1,18 @@
 """A convolutional decoder inside loops on CPU: our prior and the same model written by hand.
 
-Time of one gradient of the log density, plain and jitted outside of a loop, inside ``fori_loop``
-and ``while_loop``, one chain and four, then whole NUTS runs of one seed. Prints ratios:
+Times one gradient of the log density outside a loop and inside ``fori_loop`` and ``while_loop``,
+for one chain and four, then whole NUTS runs from one seed. Prints ratios:
 
     python benchmarks/convolution.py
     python benchmarks/convolution.py --weights decoder.npz
+    python benchmarks/convolution.py --resampling
 
 The decoder maps 10 latents to an image of 32×32 by three dense layers and three transposed
-convolutions in PyTorch's layout (Burgess et al. 2018). Its weights are random without a file,
-which holds ``decoder.lin1.weight`` to ``decoder.convT3.bias``. The pretrained ``mnist_conv_vae``
-has no convolutions by design: its ratios are those of a network that is left alone.
+convolutions in PyTorch's layout (Burgess et al. 2018). Its weights are random, unless a file gives
+``decoder.lin1.weight`` to ``decoder.convT3.bias``. The pretrained ``mnist_conv_vae`` computes its
+convolutions as matrix products, so its ratios are those of a network that is left unchanged.
+``--resampling`` compares these matrix products with the same convolutions by ``lax``,
+channels-last.
 """
 
 # %%
@@ -31,6 +34,7 @@ from numpyro.infer import NUTS, init_to_value
 from numpyro.infer.util import log_density
 
 import numpyro_genprior as ngp
+from numpyro_genprior.networks.architectures import ConvDecoder
 
 SHAPES = {
     "lin1": ((256, 10), 256),
@@ -109,7 +113,7 @@ def in_fori(gradient: Any, steps: int) -> Any:
 
 
 def in_while(gradient: Any, steps: int) -> Any:
-    """A loop whose length only its state knows, as the trees of NUTS are."""
+    """A loop whose length depends on its state, like the trees of NUTS."""
 
     def loop(z: jax.Array, net: Any, y: jax.Array) -> jax.Array:
         def step(state: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -132,7 +136,7 @@ def show_gradients(net: Any, prior: Any, size: int, y: jax.Array, *, smoke: bool
             return run_seconds(jax.jit(function), z, weights, y, batches=2 if smoke else 9)
 
         outside = seconds(lambda f: f, by_hand, net)
-        print(f"  {chains} chain(s), plain jitted gradient outside a loop: {outside * 1e6:.0f} µs")
+        print(f"  {chains} chain(s), gradient outside a loop: {outside * 1e6:.0f} µs")
         for name, loop in (("fori_loop", in_fori), ("while_loop", in_while)):
             make = partial(loop, steps=steps)
             hand = seconds(make, by_hand, net) / steps
@@ -144,7 +148,7 @@ def show_gradients(net: Any, prior: Any, size: int, y: jax.Array, *, smoke: bool
 
 
 def show_nuts(net: Any, prior: Any, size: int, y: jax.Array, *, smoke: bool) -> None:
-    """Warm-up and as many draws, one seed and one start for both; rounding parts the chains."""
+    """Warm-up and as many draws, one seed and start for both; chains differ by rounding."""
     draws = 5 if smoke else 500
     seconds, compiling, steps = {}, {}, {}
     for name, model, weights in (("hand", by_hand, net), ("ours", with_prior, prior)):
@@ -170,12 +174,57 @@ def show_nuts(net: Any, prior: Any, size: int, y: jax.Array, *, smoke: bool) -> 
     )
 
 
+def by_convolutions(net: ConvDecoder, z: jax.Array) -> jax.Array:
+    """`ConvDecoder` with ``lax`` convolutions in place of its matrix products."""
+    stages = len(net.channels)
+    x = net.dense(z)
+    x = x.reshape(net.event_shape[0] >> stages, net.event_shape[1] >> stages, -1)
+    for block in net.blocks:
+        kernel = jnp.flip(block.weight, (1, 2)).transpose(1, 2, 0, 3)
+        x = lax.conv_general_dilated(
+            jax.nn.relu(x)[None],
+            kernel,
+            (1, 1),
+            ((2, 2), (2, 2)),
+            lhs_dilation=(2, 2),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )[0]
+        x = x + block.bias
+    return jax.nn.sigmoid(x).reshape(net.event_shape)
+
+
+def show_resampling(*, smoke: bool) -> None:
+    """Gradient of a squared norm with respect to the latent, in milliseconds."""
+    decoder = ConvDecoder(20, (28, 28), key=jax.random.key(0))
+    convolutions: Any = jax.tree_util.Partial(by_convolutions, decoder)
+    nets = {"matrix products": decoder, "channels-last": convolutions, "as written": convolutions}
+    steps = 2 if smoke else 20
+    for chains in (1, 4, 32):
+        z = jax.random.normal(jax.random.key(1), (chains, 20) if chains > 1 else (20,))
+        for name, net in nets.items():
+            with ngp.networks.channels_last(name == "channels-last"):
+                one = jax.grad(lambda z, net, y: ((net(z) - y) ** 2).sum())
+                each = jax.vmap(one, (0, None, None)) if chains > 1 else one
+                arguments = (z, ngp.networks.Frozen(net), jnp.zeros((28, 28)))
+                batches = 2 if smoke else 9
+                outside = run_seconds(jax.jit(each), *arguments, batches=batches)
+                inside = run_seconds(jax.jit(in_while(each, steps)), *arguments, batches=batches)
+            print(
+                f"{chains:2} chain(s), {name:<15}  outside {outside * 1e3:7.2f} ms"
+                f"  in while_loop {inside / steps * 1e3:7.2f} ms"
+            )
+
+
 # %%
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--weights", help="an .npz file with the weights of the decoder")
     parser.add_argument("--smoke", action="store_true", help="few steps, one try")
+    parser.add_argument("--resampling", action="store_true", help="matrix products or lax.conv")
     options = parser.parse_args(argv)
+    if options.resampling:
+        show_resampling(smoke=options.smoke)
+        return
     key = jax.random.key(0)
     weights = stored_weights(options.weights) if options.weights else random_weights(key)
     net: Any = jax.tree_util.Partial(decoder, weights)

@@ -1,4 +1,4 @@
-"""A spline coupling flow through `FlowPrior`, FlowJAX itself, and NumPyro's own path.
+"""A spline coupling flow through `FlowPrior`, FlowJAX, and NumPyro's `TransformedDistribution`.
 
 `log_prob`, its gradient and `sample`, one event and 256. Prints ratios, ours over the peer's:
 
@@ -26,22 +26,22 @@ import numpyro_genprior as ngp
 
 # %%
 def numpyro_path(flow: Any) -> Any:
-    """NumPyro's transformed distribution over the same transform: inverse, then log-det again."""
+    """NumPyro's transformed distribution: the inverse, then the log-determinant in another pass."""
     base = dist.Normal(0, 1).expand(flow.shape).to_event(len(flow.shape))
     return dist.TransformedDistribution(base, _BijectionToNumpyro(flow.bijection))
 
 
-def tasks(law: Any) -> dict[str, Any]:
-    """What is timed: functions of (weights of the law, events or key)."""
+def tasks(distribution: Any) -> dict[str, Any]:
+    """The functions to time, each of (weights, events); `distribution` is a function of weights."""
 
     def log_prob(weights: Any, x: jax.Array) -> jax.Array:
-        return law(weights).log_prob(x)
+        return distribution(weights).log_prob(x)
 
     def gradient(weights: Any, x: jax.Array) -> jax.Array:
-        return jax.grad(lambda x: jnp.sum(law(weights).log_prob(x)))(x)
+        return jax.grad(lambda x: jnp.sum(distribution(weights).log_prob(x)))(x)
 
     def sample(weights: Any, x: jax.Array) -> jax.Array:
-        return law(weights).sample(jax.random.key(0), x.shape[:-1])
+        return distribution(weights).sample(jax.random.key(0), x.shape[:-1])
 
     return {"log_prob": log_prob, "gradient": gradient, "sample": sample}
 
@@ -60,15 +60,15 @@ def main(argv: list[str] | None = None) -> None:
         nn_width=width,
     )
     weights, static = eqx.partition(flow, eqx.is_inexact_array)
-    laws = {
+    peers = {
         "FlowJAX": (weights, lambda w: eqx.combine(w, static)),
         "NumPyro": (weights, lambda w: numpyro_path(eqx.combine(w, static))),
     }
     ours = tasks(lambda prior: prior)
     for number in (1, 256):
         x = jax.random.normal(jax.random.key(1), (number, dim))
-        for peer, (peer_weights, law) in laws.items():
-            for task, function in tasks(law).items():
+        for peer, (peer_weights, distribution) in peers.items():
+            for task, function in tasks(distribution).items():
                 show_ratios(
                     f"{task} of {number} event(s), over {peer}",
                     cost(lambda task=task: _fresh(ours[task]), ngp.FlowPrior(flow), x, tries=tries),
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _fresh(function: Any) -> Any:
-    """The same function as a new object, so that it is compiled anew."""
+    """The same function as a new object, so that it is compiled again."""
     return lambda weights, x: function(weights, x)
 
 

@@ -46,7 +46,7 @@ from numpyro.infer.reparam import NeuTraReparam
 from numpyro.infer.util import log_density
 
 import numpyro_genprior as ngp
-from numpyro_genprior.infer.optimize.minimise import advance, begin, default_method
+from numpyro_genprior.infer.optimize.minimise import begin, default_solver
 
 CHAINS, CHUNK, WANTED, R_HAT = 4, 50, 400, 1.01
 SVI_STEPS = 1000
@@ -159,10 +159,15 @@ def worth_of_search_step(case: Case, size: int) -> float:
     def density(z: jax.Array, net: Any) -> Any:
         return log_density(by_hand, (net, case.y), {}, {"x_latent": z})[0]
 
+    def energy(xi: jax.Array, posterior: Any) -> Any:
+        return posterior.energy(xi), None
+
     def step(xi: jax.Array, prior: Any) -> Any:
         posterior = ngp.infer.Posterior(ours, (prior, case.y))
-        method = default_method(posterior)[0]
-        return advance(posterior, begin(posterior, xi, method), 1e-2, method)
+        solver = default_solver(posterior)
+        first = begin(posterior, xi, solver)
+        state = jax.tree.map(lambda x: x[0], first.state)
+        return solver.step(energy, first.xi[0], posterior, {}, state, frozenset())[:2]
 
     gradient = flops(jax.value_and_grad(density), jnp.zeros(size), net)
     return flops(step, jnp.zeros((1, size)), prior) / gradient

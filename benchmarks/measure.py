@@ -1,4 +1,4 @@
-"""What the benchmarks measure, the same way for us and for the peer."""
+"""Measurements that all benchmarks share: cost of a compiled function, run time, MCMC steps."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Cost:
     memory
         Bytes of temporaries, by XLA's ``memory_analysis``.
     compile_seconds
-        Tracing, lowering and compiling: the least of some tries.
+        Tracing, lowering and compiling: the minimum over several tries.
     run_seconds
-        One call, after warm-up: the least of some batches of calls.
+        One call, after warm-up: the minimum over several batches of calls.
     """
 
     flops: float
@@ -34,7 +34,7 @@ class Cost:
 
 
 def cost(make: Callable[[], Callable[..., Any]], *arguments: Any, tries: int = 5) -> Cost:
-    """Measure ``jax.jit(make())(*arguments)``; `make` gives a fresh function for every compile."""
+    """Measure ``jax.jit(make())(*arguments)``; `make` returns a new function for each try."""
     compiled, seconds = None, []
     for _ in range(tries):
         start = time.perf_counter()
@@ -55,7 +55,7 @@ def cost(make: Callable[[], Callable[..., Any]], *arguments: Any, tries: int = 5
 
 
 def run_seconds(function: Callable[..., Any], *arguments: Any, batches: int = 7) -> float:
-    """Seconds of one call: the least mean over batches of calls, after a warm-up."""
+    """Seconds of one call after a warm-up: the minimum over batches of the mean of a batch."""
     jax.block_until_ready(function(*arguments))
     start = time.perf_counter()
     jax.block_until_ready(function(*arguments))
@@ -71,10 +71,10 @@ def run_seconds(function: Callable[..., Any], *arguments: Any, batches: int = 7)
 
 
 def transitions(kernel: Any, length: int) -> Callable[..., Any]:
-    """So many transitions of an MCMC kernel, compiled: ``MCMC.run`` compiles again at each call.
+    """A compiled run of `length` transitions of an MCMC kernel (``MCMC.run`` recompiles each time).
 
-    A function of a state and the model's arguments; it gives the next state, and for each
-    transition ``z`` and ``num_steps``.
+    The result is a function of a state and the model's arguments. It returns the final state, and
+    for each transition ``z`` and ``num_steps``.
     """
 
     def step(state: Any, arguments: Any) -> Any:
@@ -89,7 +89,7 @@ def transitions(kernel: Any, length: int) -> Callable[..., Any]:
 
 
 def show_ratios(title: str, ours: Cost, peer: Cost) -> None:
-    """One line of ratios, ours over the peer's (below one: we are better)."""
+    """Print one line of ratios, ours over the peer's (below one: ours is cheaper)."""
     ratio = {
         "flops": ours.flops / peer.flops,
         "bytes": ours.bytes_accessed / peer.bytes_accessed,

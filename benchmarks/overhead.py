@@ -1,7 +1,7 @@
-"""The price of `numpyro.sample("x", prior)` over the same model written by hand.
+"""The cost of `numpyro.sample("x", prior)` relative to the same model written by hand.
 
-Log density and gradient with respect to the latent, same weights, for an MLP and a convolutional
-decoder, one chain and 64. Prints ratios, ours over the hand-written model:
+Log density and its gradient with respect to the latent, with the same weights, for an MLP and a
+convolutional decoder, one chain and 64. Prints ratios, ours over the hand-written model:
 
     python benchmarks/overhead.py
 """

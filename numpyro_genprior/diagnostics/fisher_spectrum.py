@@ -8,19 +8,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from numpyro_genprior.infer.linalg.limits import MAX_DENSE_SPECTRUM, MAX_JACOBIAN
+from numpyro_genprior.infer.linalg.subspace_iteration import OVERSAMPLING, leading_subspace
 from numpyro_genprior.infer.posterior import Posterior
-from numpyro_genprior.infer.whitening import ENTRIES, prior_affine
-
-DENSE = 2048  # largest number of coordinates all of whose directions are found
-RANK = 128  # directions that are found beyond that, when no number is asked for
-OVERSAMPLING, ITERATIONS = 10, 4
+from numpyro_genprior.infer.whitening import prior_affine
 
 
 def all_fit(posterior: Posterior) -> bool:
     """Whether M is small enough to be formed."""
     xi = jax.ShapeDtypeStruct((posterior.size,), jnp.result_type(float))
     rows = jax.eval_shape(posterior.whitened, xi).shape[0]
-    return posterior.size <= DENSE and posterior.size * rows <= ENTRIES
+    return posterior.size <= MAX_DENSE_SPECTRUM and posterior.size * rows <= MAX_JACOBIAN
 
 
 def prior_coordinates(posterior: Posterior, xi: jax.Array) -> Callable[[jax.Array], jax.Array]:
@@ -51,9 +49,9 @@ def directions_low_rank(
     """The largest singular values, their directions, and the largest that was left out."""
     size = posterior.size
     width = min(size, rank + OVERSAMPLING)
-    probes = jax.random.normal(jax.random.key(0), (width, size), points.dtype)
-    for _ in range(ITERATIONS):
-        probes = jnp.linalg.qr(_products(posterior, points, probes).T)[0].T
+    probes = leading_subspace(
+        lambda rows: _products(posterior, points, rows), size, width, points.dtype
+    )
     _, singular, rows = jnp.linalg.svd(_triangular(posterior, points, probes))
     discarded = singular[rank] if width > rank else jnp.zeros((), singular.dtype)
     return singular[:rank], rows[:rank] @ probes, discarded

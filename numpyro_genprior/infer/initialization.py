@@ -13,12 +13,12 @@ from jax.core import Tracer
 from numpyro_genprior.infer.initial_points import draw_starts
 from numpyro_genprior.infer.map import summarise
 from numpyro_genprior.infer.map_result import CLOSE, MAPEstimate
-from numpyro_genprior.infer.optimize.minimise import default_method, minimise
+from numpyro_genprior.infer.optimize.minimise import default_solver, lowest, minimise
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.infer.whitening import fisher_whitening
 
-MAX_STEPS, TOLERANCE = 100, 1e-2
-LONGER = (
+MAX_STEPS, TOLERANCE = 100, 1e-2  # of the search; the tolerance in nats
+REMEDY = (
     "look at r_hat, and where the chains disagree search for longer: pass "
     "estimate=ngp.infer.find_map(model, key, ..., max_steps=1000)"
 )
@@ -65,15 +65,16 @@ def find_warm_start(
     with jax.ensure_compile_time_eval():
         key = jax.random.key(0) if key is None else key  # made here: outside, a tracer
         start, drawn, minima = _find(posterior, key, num_starts, rank)
-        method = default_method(posterior)[0]
-        estimate = summarise(posterior, drawn, minima, method, MAX_STEPS, LONGER)
+        solver = default_solver(posterior, atol=TOLERANCE)
+        estimate = summarise(posterior, drawn, minima, solver, REMEDY)
     return start, estimate
 
 
 @eqx.filter_jit
 def _find(posterior: Posterior, key: jax.Array, num_starts: int, rank: int | None) -> Any:
     initial, encoded = draw_starts(posterior, key, num_starts)
-    minima = minimise(posterior, initial, max_steps=MAX_STEPS, tolerance=TOLERANCE)
+    solver = default_solver(posterior, atol=TOLERANCE)
+    minima = minimise(posterior, initial, solver, max_steps=MAX_STEPS)
     return _warm_start(posterior, minima.xi, minima.energy, rank), (initial, encoded), minima
 
 
@@ -86,7 +87,7 @@ def from_estimate(estimate: MAPEstimate, posterior: Posterior, *, rank: int | No
 
 def _warm_start(posterior: Posterior, xi: jax.Array, energy: jax.Array, rank: Any) -> WarmStart:
     energy = jnp.where(jnp.isfinite(energy), energy, jnp.inf)
-    best = jnp.argmin(energy)
+    best = lowest(energy)
     near = energy <= energy[best] + CLOSE
     transform, _ = fisher_whitening(posterior, xi[best], rank=rank)
     return WarmStart(xi, near / jnp.sum(near), transform)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +10,19 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+import optimistix
 from tqdm.auto import tqdm
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.initial_points import draw_starts
-from numpyro_genprior.infer.map_result import SHOWN, MAPEstimate, Starts
+from numpyro_genprior.infer.map_result import MAPEstimate, Starts
 from numpyro_genprior.infer.mode_clustering import Mode, group
 from numpyro_genprior.infer.optimize import minimise
-from numpyro_genprior.infer.posterior import Posterior
+from numpyro_genprior.infer.optimize.minimiser import AbstractModeFinder
+from numpyro_genprior.infer.optimize.residuals import check_residuals
+from numpyro_genprior.infer.posterior import Posterior, site_values
+
+STEPS_AT_ONCE = 5  # in one compiled loop, between two updates of the progress bar
 
 
 def find_map(
@@ -24,9 +30,8 @@ def find_map(
     key: jax.Array,
     *args: Any,
     num_starts: int = 16,
-    method: str | None = None,
+    solver: minimise.Solver | None = None,
     max_steps: int = 200,
-    tolerance: float = 1e-3,
     unconstrained: bool = False,
     progress_bar: bool = True,
     **kwargs: Any,
@@ -40,28 +45,30 @@ def find_map(
     Parameters
     ----------
     model
-        A NumPyro model; decorated with `numpyro_genprior.latent` when it has priors without an
+        A NumPyro model; decorated with `numpyro_genprior.latent` if it has priors without an
         exact density.
     key
         Random key, for the starts.
     args, kwargs
         The model's arguments. Keywords of the names below do not reach it.
     num_starts
-        Number of starts. Where a `VAEPrior` among the arguments has an encoder, and the data the
-        shape of its event, the first start is the encoder's guess.
-    method
-        ``"lm"`` (Levenberg-Marquardt in the Fisher metric) or ``"lbfgs"``. None: ``"lm"`` where
-        the Fisher information of every observed law is known, otherwise ``"lbfgs"``.
+        Number of starts. Where a `VAEPrior` among the arguments has an encoder, and the data have
+        the shape of its event, the first start is the encoder's guess.
+    solver
+        How the energy, minus the log joint density, is minimised, and how precisely:
+        `LevenbergMarquardt`, `LBFGS` (both with a tolerance of 1e-3 nats by default), any minimiser
+        of optimistix, as ``optimistix.BFGS(rtol=1e-6, atol=1e-6)``, or any of its least-squares
+        solvers, as ``optimistix.Dogleg(rtol=1e-6, atol=1e-6)``. The latter are given the residuals
+        of `numpyro_genprior.infer.optimize.residuals`, which Gaussian observations of fixed
+        covariance have. None: ``LevenbergMarquardt()`` where the Fisher information of every
+        observed distribution is known, otherwise ``LBFGS()``.
     max_steps
-        Most steps of each start.
-    tolerance
-        In nats: a start has converged when its energy is less than this above the minimum by the
-        local quadratic, or ten steps lowered it by less.
+        Maximum number of steps of each start.
     unconstrained
-        NumPyro's unconstrained coordinates for sites that are not `StandardNormal`, as its
-        autoguides have. Moves the modes.
+        Use NumPyro's unconstrained coordinates for sites that are not `StandardNormal`, as its
+        autoguides do. This moves the modes.
     progress_bar
-        Show one while it runs.
+        Show one while it runs (not for optimistix's solvers).
 
     Returns
     -------
@@ -70,23 +77,25 @@ def find_map(
 
     Raises
     ------
+    TypeError
+        If `solver` is not a solver.
     ValueError
-        When no start has a finite energy; for discrete, masked, scaled or subsampled latent sites,
-        by name; for an unknown method.
+        If no start has a finite energy; if a latent site is discrete, masked, scaled or subsampled,
+        by name; if `solver` needs the Fisher information or the residuals of an observed
+        distribution that has none, by name.
 
     Warns
     -----
     UserWarning
-        When other modes lie within 3 nats of the best.
+        If other modes lie within 3 nats of the best.
     RuntimeWarning
-        When starts did not converge, or had energies that are not finite.
+        If starts did not converge, or if energies are not finite.
 
     Notes
     -----
-    Two starts found one mode when the energy on the line between their ends rises by no more than
+    Two starts found one mode if the energy on the line between their ends rises by no more than
     2 nats above the higher end, see `numpyro_genprior.infer.mode_clustering`. Starts that did not
-    converge
-    count for no mode, unless one of them is the lowest of all.
+    converge count for no mode, unless one of them is the lowest of all.
 
     **Fails when** there are many more modes than starts: the best may be missing. The mode of a
     posterior in many dimensions is no typical draw, and says nothing of uncertainty.
@@ -103,12 +112,12 @@ def find_map(
     >>> def model(y):
     ...     z = numpyro.sample("z", dist.Normal(0.0, 1.0))
     ...     numpyro.sample("y", dist.Normal(z + 0.1 * z**2, 1.0), obs=y)
-    >>> find_map(model, jax.random.key(0), jnp.array(2.0), progress_bar=False)
-    MAP of 1 coordinate from 16 starts, by Levenberg-Marquardt: energy 2.74 nats.
+    >>> print(find_map(model, jax.random.key(0), jnp.array(2.0), progress_bar=False))
+    MAP of 1 coordinate from 16 starts, by LevenbergMarquardt: energy 2.74 nats.
     1 mode:
       energy 2.74, 16 starts (100%)
     16 of 16 converged, in ... steps at most.
-    Where a mode lies depends on the coordinates. These are standard normal under the prior.
+    The location of a mode depends on the coordinates. These are standard normal under the prior.
     """
     if num_starts < 1:
         raise ValueError(
@@ -119,79 +128,90 @@ def find_map(
                 remedy="pass num_starts=16",
             )
         )
+    if solver is not None:
+        minimise.check_solver(solver)
     posterior = Posterior(model, args, kwargs, unconstrained=unconstrained)
-    method = (
-        minimise.default_method(posterior)[0] if method is None else minimise.check_method(method)
-    )
+    if solver is None:
+        solver = minimise.default_solver(posterior)
+    if isinstance(solver, optimistix.AbstractLeastSquaresSolver):
+        check_residuals(posterior)
     drawn = _draw(posterior, key, num_starts)
-    at = _descend(posterior, drawn[0], method, max_steps, tolerance, progress_bar)
-    longer = "pass a larger max_steps, or a larger tolerance"
-    return summarise(posterior, drawn, at, method, max_steps, longer)
+    if isinstance(solver, AbstractModeFinder):
+        found = _minimise(posterior, drawn[0], solver, max_steps, progress_bar)
+    else:
+        found = _minimise_at_once(posterior, drawn[0], solver, max_steps=max_steps)
+    remedy = "pass a larger max_steps, or a solver with a larger tolerance"
+    return summarise(posterior, drawn, found, solver, remedy)
 
 
 def summarise(
     posterior: Posterior,
     drawn: tuple[jax.Array, int],
-    at: minimise.Minima,
-    method: str,
-    max_steps: int,
-    longer: str,
+    minima: minimise.Minima,
+    solver: minimise.Solver,
+    remedy: str,
 ) -> MAPEstimate:
-    """Distinct modes of finished descents, with the warnings that they deserve.
+    """Distinct modes among the ends of minimisations; warns of what casts doubt on them.
 
-    `drawn` and `at` are what `draw_starts` and `minimise` returned; `longer` says how a user gives
-    descents more steps.
+    `drawn` and `minima` are what `draw_starts` and `minimise` returned; `remedy` says how a user
+    gives minimisations more steps.
     """
     initial, num_encoded = drawn
     starts = Starts(
         initial=initial,
-        xi=at.xi,
-        energy=np.asarray(at.energy, float),
-        gap=np.asarray(at.gap, float),
-        converged=np.asarray(at.converged),
-        num_steps=np.asarray(at.num_steps),
+        xi=minima.xi,
+        energy=np.asarray(minima.energy, float),
+        gap=np.asarray(minima.gap, float),
+        converged=np.asarray(minima.converged),
+        num_steps=np.asarray(minima.num_steps),
         num_encoded=int(num_encoded),
+        reasons=_reasons(minima),
     )
     _refuse_nowhere(starts)
-    estimate = MAPEstimate(posterior, _modes(posterior, starts), starts, method)
-    _warn_of_starts(starts, max_steps, longer)
-    _warn_of_modes(estimate)
+    estimate = MAPEstimate(posterior, _modes(posterior, starts), starts, solver, remedy)
+    for category, warning in estimate.categorised_warnings():
+        warnings.warn(warning, category, stacklevel=3)
     return estimate
 
 
 _draw = eqx.filter_jit(draw_starts)
 _begin = eqx.filter_jit(minimise.begin)
 _advance = eqx.filter_jit(minimise.advance)
+_minimise_at_once = eqx.filter_jit(minimise.minimise)
 
 
-def _descend(
-    posterior: Posterior, starts: Any, method: str, max_steps: int, tolerance: float, show: bool
+def _minimise(
+    posterior: Posterior,
+    starts: jax.Array,
+    solver: AbstractModeFinder,
+    max_steps: int,
+    progress_bar: bool,
 ) -> minimise.Minima:
-    """`minimise.minimise` step by step.
-
-    A loop of Python, and not ``lax.while_loop``: on CPU a convolution in a compiled loop runs about
-    ten times slower.
-    """
-    state = _begin(posterior, starts, method)
-    limit = np.asarray(tolerance, starts.dtype)
-    with tqdm(total=max_steps, desc="MAP", disable=not show) as bar:
-        for _ in range(max_steps):
-            going = int(minimise.active(state.at).sum())
-            if not going:
-                break
-            bar.set_postfix(energy=f"{_lowest(state.at.energy):.2f}", going=going)
-            state = _advance(posterior, state, limit, method)
-            bar.update()
-    return state.at
+    """`minimise.minimise`, a few steps at a time."""
+    iteration, done = _begin(posterior, starts, solver), 0
+    with tqdm(total=max_steps, desc="MAP", disable=not progress_bar) as bar:
+        while done < max_steps and (active := int(iteration.active.sum())):
+            energy = np.asarray(iteration.state.progress.energy)
+            bar.set_postfix(
+                energy=f"{np.min(energy, where=np.isfinite(energy), initial=np.inf):.2f}",
+                active=active,
+            )
+            num_steps = min(STEPS_AT_ONCE, max_steps - done)
+            iteration = _advance(posterior, iteration, solver, np.asarray(num_steps))
+            done += num_steps
+            bar.update(num_steps)
+    return minimise.minima(iteration)
 
 
-def _lowest(energy: jax.Array) -> float:
-    return float(np.min(np.where(np.isfinite(energy), energy, np.inf)))
+def _reasons(minima: minimise.Minima) -> tuple[str, ...]:
+    """Why each minimisation stopped, in optimistix's words; empty for those that converged."""
+    results = [jax.tree.map(operator.itemgetter(i), minima.result) for i in range(len(minima.xi))]
+    return tuple(optimistix.RESULTS[result] for result in results)
 
 
 def _modes(posterior: Posterior, starts: Starts) -> tuple[Mode, ...]:
     counts = starts.converged & starts.finite
-    counts[np.argmin(np.where(starts.finite, starts.energy, np.inf))] = True
+    counts[int(minimise.lowest(starts.energy))] = True
     rows = np.flatnonzero(counts)
     modes = []
     for members in group(posterior, starts.xi[rows], starts.energy[rows]):
@@ -199,13 +219,9 @@ def _modes(posterior: Posterior, starts: Starts) -> tuple[Mode, ...]:
         best = indices[0]
         xi = starts.xi[best]
         share = len(indices) / len(starts)
-        modes.append(Mode(xi, _values(posterior, xi), float(starts.energy[best]), share, indices))
+        energy = float(starts.energy[best])
+        modes.append(Mode(xi, site_values(posterior, xi), energy, share, indices))
     return tuple(modes)
-
-
-@eqx.filter_jit
-def _values(posterior: Posterior, xi: jax.Array) -> dict[str, jax.Array]:
-    return posterior.values(xi)
 
 
 def _refuse_nowhere(starts: Starts) -> None:
@@ -215,42 +231,7 @@ def _refuse_nowhere(starts: Starts) -> None:
                 f"The energy is not finite at any of {len(starts)} starts",
                 expected="a finite log density at draws from the prior",
                 got=f"energies {np.unique(starts.energy)}",
-                remedy="look for NaN in the data, for data outside the support of their law, and "
-                "for scales that become 0 or infinite",
+                remedy="look for NaN in the data, for data outside the support of their "
+                "distribution, and for scales that become 0 or infinite",
             )
         )
-
-
-def _warn_of_starts(starts: Starts, max_steps: int, longer: str) -> None:
-    short = int((starts.finite & ~starts.converged).sum())
-    if short:
-        _warn(
-            f"{short} of {len(starts)} starts did not converge in {max_steps} steps",
-            longer,
-        )
-    wild = int((~starts.finite).sum())
-    if wild:
-        _warn(
-            f"{wild} of {len(starts)} starts have an energy that is not finite, and were left out",
-            "look for parameters whose likelihood overflows at draws from the prior",
-        )
-
-
-def _warn(what: str, remedy: str) -> None:
-    warnings.warn(message(what, remedy=remedy), RuntimeWarning, stacklevel=5)
-
-
-def _warn_of_modes(estimate: MAPEstimate) -> None:
-    if len(estimate.close) < 2:
-        return
-    listed = ", ".join(f"{m.energy:.2f} ({m.share:.0%} of starts)" for m in estimate.close[:SHOWN])
-    more = "" if len(estimate.close) <= SHOWN else f" and {len(estimate.close) - SHOWN} more"
-    warnings.warn(
-        message(
-            f"{len(estimate.close)} distinct modes lie within 3 nats: energies {listed}{more}",
-            remedy="take none of them for the answer: sample with ParallelTempering or SMC, which "
-            "weigh modes by their probability, or add data that tell them apart",
-        ),
-        UserWarning,
-        stacklevel=4,
-    )

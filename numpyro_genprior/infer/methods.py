@@ -252,7 +252,11 @@ class SVIMethod:
         return Draws(jax.tree.map(lambda x: x[None], samples), jnp.zeros((), int))
 
     def _fit_by_svi(
-        self, guide: Any, key: jax.Array, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        guide: Callable[..., Any],
+        key: jax.Array,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> dict[str, jax.Array]:
         optimizer = self.optimizer
         if optimizer is None:
@@ -275,10 +279,8 @@ def _fit_at_mode(
     with numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=0):
         guide._setup_prototype(*args, **kwargs)
     starts, _ = draw_starts(guide.posterior, key, NUM_STARTS)
-    at = minimise(guide.posterior, starts)
-    energy = jnp.where(jnp.isfinite(at.energy), at.energy, jnp.inf)
-    best = at.xi[jnp.argmin(energy)]
-    return {f"{guide.prefix}_loc": guide._from_posterior(best)}
+    minima = minimise(guide.posterior, starts)
+    return {f"{guide.prefix}_loc": guide._from_posterior(minima.xi[minima.best])}
 
 
 def _check_counts(method: MCMCMethod | SVIMethod, **minima: int) -> None:

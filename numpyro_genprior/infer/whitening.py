@@ -11,12 +11,13 @@ from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import LowerCholeskyAffine, Transform
 
+from numpyro_genprior.infer.linalg.limits import DEFAULT_RANK, MAX_DENSE_COVARIANCE, MAX_JACOBIAN
+from numpyro_genprior.infer.linalg.subspace_iteration import (
+    OVERSAMPLING,
+    leading_subspace,
+    random_probes,
+)
 from numpyro_genprior.infer.posterior import Linearised, Posterior
-
-DENSE = 1024  # largest number of coordinates whose covariance is formed
-RANK = 128  # rank beyond that, when none is asked for
-OVERSAMPLING, ITERATIONS = 10, 4
-ENTRIES = 20_000_000  # largest Jacobian that is formed
 
 
 class Spectrum(NamedTuple):
@@ -185,16 +186,16 @@ def fisher_whitening(
     **Fails when** the spectrum falls slowly beyond `rank`: see `Spectrum`.
     """
     at = posterior.linearise(xi)
-    if rank is None and posterior.size <= DENSE:
+    if rank is None and posterior.size <= MAX_DENSE_COVARIANCE:
         return _dense(at)
-    return _low_rank(at, min(posterior.size, RANK if rank is None else rank))
+    return _low_rank(at, min(posterior.size, DEFAULT_RANK if rank is None else rank))
 
 
 def _dense(at: Linearised) -> tuple[LowerCholeskyAffine, Spectrum]:
     size = at.posterior.size
     root = _prior_root(at)
     unit = jnp.eye(size, dtype=at.xi.dtype)
-    if size * at.num_rows <= ENTRIES:
+    if size * at.num_rows <= MAX_JACOBIAN:
         jacobian = jax.vmap(at.matvec, out_axes=1)(unit)
     else:
         gram = jax.lax.map(at.fisher, unit)
@@ -222,10 +223,7 @@ def _low_rank(at: Linearised, rank: int) -> tuple[LowRankAffine, Spectrum]:
 
     pull = jax.linear_transpose(push, at.xi)
     width = min(size, rank + OVERSAMPLING)
-    white = probes = jax.random.normal(jax.random.key(0), (width, size), dtype)
-    for _ in range(ITERATIONS):
-        images = jax.vmap(lambda v: pull(push(v))[0])(probes)
-        probes = jnp.linalg.qr(images.T)[0].T
+    probes = leading_subspace(jax.vmap(lambda v: pull(push(v))[0]), size, width, dtype)
     rows, singular, _ = jnp.linalg.svd(jax.vmap(push)(probes), full_matrices=False)
     singular = jnp.pad(singular, (0, max(0, width - singular.shape[0])))
     rows = jnp.pad(rows, ((0, 0), (0, max(0, width - rows.shape[1]))))
@@ -234,6 +232,7 @@ def _low_rank(at: Linearised, rank: int) -> tuple[LowRankAffine, Spectrum]:
         at.xi, basis, eigenvalues[:rank], tril=identity.tril, others=identity.others
     )
     discarded = eigenvalues[rank] if width > rank else jnp.zeros((), dtype)
+    white = random_probes(width, size, dtype)
     rest = white - (white @ basis) @ basis.T
     trace = jnp.sum(jax.vmap(push)(rest) ** 2) / width
     return transform, Spectrum(eigenvalues[:rank], discarded, trace)

@@ -1,12 +1,11 @@
-"""Linear forward operators, and the likelihood that remembers what a generator misses."""
+"""Linear forward operators, and the likelihood that allows for the generator's error."""
 
-from numpyro_genprior.operators.composition import Composition
 from numpyro_genprior.operators.convolution import Blur, Convolution
 from numpyro_genprior.operators.dense import Dense
 from numpyro_genprior.operators.entries import Diagonal, Identity, Mask
 from numpyro_genprior.operators.fourier import Fourier
 from numpyro_genprior.operators.marginal_normal import MarginalNormal
-from numpyro_genprior.operators.operator import Operator
+from numpyro_genprior.operators.operator import Composition, Operator
 from numpyro_genprior.operators.radon import Radon
 
 __all__ = [

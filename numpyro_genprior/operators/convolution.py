@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -11,9 +11,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.operators.dense import as_float, finite
 from numpyro_genprior.operators.gram import HartleyGram
-from numpyro_genprior.operators.operator import Operator, grid
+from numpyro_genprior.operators.operator import Operator, as_float, grid, require_finite
 
 
 class Convolution(Operator):
@@ -22,23 +21,23 @@ class Convolution(Operator):
     Parameters
     ----------
     kernel
-        As many dimensions as the event, each at most as long. Its middle entry
-        (``size // 2`` along each axis) lies on the pixel itself.
+        An array with as many dimensions as the event, none of them longer. Its middle entry
+        (index ``size // 2`` along each axis) is the weight of the pixel itself.
     event_shape
         Shape of one event.
 
     Raises
     ------
     ValueError
-        When the kernel is larger than the event or has other dimensions, or is not finite.
+        If the kernel is larger than the event, has another number of dimensions, or is not finite.
 
     Notes
     -----
     ``A Aᵀ`` is circulant: its eigenvalues are the squared moduli of the kernel's transfer
-    function, and a product with anything made of it costs two FFTs.
+    function, and a product with any function of it costs two FFTs.
 
     **Fails when** the image is not periodic and the kernel reaches over its edge: opposite edges
-    blur into one another. A convolution with zeros (or anything else) beyond the edge is a
+    blur into one another. For a convolution with zeros (or anything else) beyond the edge use
     `Dense`, or ``Mask @ Convolution`` on a padded event.
 
     Examples
@@ -68,7 +67,7 @@ class Convolution(Operator):
                     remedy="cut the kernel, or pass event_shape=prior.event_shape",
                 )
             )
-        finite(kernel, "Convolution: the kernel")
+        require_finite(kernel, "Convolution: the kernel")
         self.event_shape = self.data_shape = shape
         padded = jnp.zeros(shape, kernel.dtype).at[tuple(map(slice, kernel.shape))].set(kernel)
         centred = jnp.roll(padded, [-(k // 2) for k in kernel.shape], range(kernel.ndim))
@@ -90,17 +89,17 @@ class Blur(Operator):
     event_shape
         Shape of one event.
     width
-        Standard deviation of the Gaussian in pixels; a number, or one for each axis.
+        Standard deviation of the Gaussian in pixels: a number, or one for each axis.
 
     Raises
     ------
     ValueError
-        When a width is negative or not finite, or their number is wrong.
+        If a width is negative or not finite, or if there are not as many as axes.
 
     Notes
     -----
-    The transfer function is ``exp(-2 π² Σ width² f²)`` with f in cycles a pixel: a Gaussian of
-    unit sum, whatever the width.
+    The transfer function is ``exp(-2 π² Σ width² f²)`` with f in cycles per pixel: the
+    kernel sums to 1, whatever the width.
 
     **Fails when** the image is not periodic and the width reaches over its edge, see
     `Convolution`.
@@ -118,7 +117,7 @@ class Blur(Operator):
     event_shape: tuple[int, ...] = eqx.field(static=True)
     data_shape: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(self, event_shape: int | tuple[int, ...], width: Any) -> None:
+    def __init__(self, event_shape: int | tuple[int, ...], width: float | Sequence[float]) -> None:
         shape = grid(event_shape, "Blur")
         widths = np.asarray(width, float)
         if widths.shape not in ((), (len(shape),)) or not (

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.operators.gram import DenseGram, dense_gram
-from numpyro_genprior.operators.operator import Operator, grid
+from numpyro_genprior.operators.gram import DenseGram, gram_of
+from numpyro_genprior.operators.operator import Operator, as_float, grid, require_finite
 
 
 class Dense(Operator):
@@ -25,20 +22,22 @@ class Dense(Operator):
     matrix
         Of shape ``(data size, event size)``.
     event_shape
-        Shape of one event; a vector when None.
+        Shape of one event; None: a vector.
 
     Raises
     ------
     ValueError
-        When it is no matrix, is not finite, or has not as many columns as the event has entries.
+        If it is not a matrix, is not finite, or does not have one column for each entry of the
+        event.
 
     Notes
     -----
-    Building it takes the eigenvectors of ``A Aᵀ``, a cube of the number of data: for a thousand
-    data under a second. Build it outside the model.
+    Building it computes the eigenvectors of ``A Aᵀ``, at a cost of the cube of the number of data:
+    under a second for a thousand data. Build it outside the model.
 
-    **Fails when** the matrix is traced and differentiated and ``A Aᵀ`` has equal eigenvalues (two,
-    when there are more data than entries): the derivative of its eigenvectors is then not finite.
+    **Fails when** the matrix is traced and differentiated and ``A Aᵀ`` has equal eigenvalues (two
+    zeros, if there are more data than entries): the derivative of its eigenvectors is then not
+    finite.
 
     Examples
     --------
@@ -66,7 +65,7 @@ class Dense(Operator):
                     remedy="transpose it, or pass event_shape=prior.event_shape",
                 )
             )
-        finite(matrix, "Dense: the matrix")
+        require_finite(matrix, "Dense: the matrix")
         self.event_shape, self.data_shape = columns, matrix.shape[:1]
         self._matrix = matrix
         self.gram = gram_of(matrix, self.data_shape)
@@ -76,39 +75,3 @@ class Dense(Operator):
 
     def _adjoint(self, y: jax.Array) -> jax.Array:
         return (y @ self._matrix).reshape(self.event_shape)
-
-    def matrix(self) -> jax.Array:
-        return self._matrix
-
-
-def gram_of(matrix: jax.Array, data_shape: tuple[int, ...]) -> DenseGram:
-    """The spectrum of ``A Aᵀ`` of a matrix."""
-    if isinstance(matrix, Tracer):
-        return dense_gram(matrix @ matrix.T, data_shape, matrix.dtype)
-    exact = np.asarray(matrix, np.float64)
-    return dense_gram(exact @ exact.T, data_shape, matrix.dtype)
-
-
-def as_float(array: ArrayLike) -> jax.Array:
-    array = jnp.asarray(array)
-    inexact = jnp.issubdtype(array.dtype, jnp.floating)
-    return array if inexact else array.astype(jnp.result_type(float))
-
-
-def finite(array: Any, what: str) -> None:
-    """Refuse NaN and infinity; traced arrays cannot be looked at.
-
-    Raises
-    ------
-    ValueError
-        When an entry is not finite.
-    """
-    if not isinstance(array, Tracer) and not np.isfinite(np.asarray(array)).all():
-        raise ValueError(
-            message(
-                f"{what} is not finite",
-                expected="numbers",
-                got="NaN or infinity",
-                remedy="leave out the data that it belongs to",
-            )
-        )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,12 +10,11 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.operators.dense import as_float, finite
-from numpyro_genprior.operators.gram import DiagonalGram
-from numpyro_genprior.operators.operator import Operator, grid
+from numpyro_genprior.operators.gram import DiagonalGram, Gram, IdentityGram
+from numpyro_genprior.operators.operator import Entrywise, as_float, grid, require_finite
 
 
-class Identity(Operator):
+class Identity(Entrywise):
     """Data are the event itself: denoising.
 
     Parameters
@@ -28,11 +25,11 @@ class Identity(Operator):
     Raises
     ------
     ValueError
-        When this is no shape.
+        If this is not a shape.
 
     Notes
     -----
-    **Fails when** some of the data are missing (NaN): use `Mask`.
+    **Fails when** data are missing (NaN): use `Mask`.
 
     Examples
     --------
@@ -42,17 +39,16 @@ class Identity(Operator):
            [0., 1.]], dtype=float32)
     """
 
-    gram: DiagonalGram
+    gram: IdentityGram
     event_shape: tuple[int, ...] = eqx.field(static=True)
     data_shape: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, event_shape: int | tuple[int, ...]) -> None:
         self.event_shape = self.data_shape = grid(event_shape, "Identity")
-        self.gram = DiagonalGram(jnp.ones(self.data_shape))
+        self.gram = IdentityGram(jnp.ones(self.data_shape))
 
-    @property
-    def orthonormal(self) -> bool:
-        return True
+    def product_gram(self, inner: Gram) -> Gram | None:
+        return inner
 
     def _apply(self, x: jax.Array) -> jax.Array:
         return x
@@ -61,21 +57,21 @@ class Identity(Operator):
         return y
 
 
-class Mask(Operator):
+class Mask(Entrywise):
     """Data are some entries of the event: inpainting.
 
     Parameters
     ----------
     mask
-        Booleans of the event's shape, True where an entry is seen. Not traced: the number of data
-        depends on it.
+        Booleans of the event's shape, True where an entry is seen. It must not be traced, since the
+        number of data depends on it.
 
     Raises
     ------
     TypeError
-        When it is not boolean, or traced.
+        If it is not boolean, or traced.
     ValueError
-        When nothing is seen.
+        If nothing is seen.
 
     Notes
     -----
@@ -94,7 +90,7 @@ class Mask(Operator):
 
     indices: jax.Array
     """Flat indices of the seen entries."""
-    gram: DiagonalGram
+    gram: IdentityGram
     event_shape: tuple[int, ...] = eqx.field(static=True)
     data_shape: tuple[int, ...] = eqx.field(static=True)
 
@@ -103,11 +99,10 @@ class Mask(Operator):
         self.event_shape = seen.shape
         self.indices = jnp.asarray(np.flatnonzero(seen), jnp.int32)
         self.data_shape = self.indices.shape
-        self.gram = DiagonalGram(jnp.ones(self.data_shape))
+        self.gram = IdentityGram(jnp.ones(self.data_shape))
 
-    @property
-    def orthonormal(self) -> bool:
-        return True
+    def product_gram(self, inner: Gram) -> Gram | None:
+        return DiagonalGram(self(inner.eigenvalues)) if isinstance(inner, DiagonalGram) else None
 
     def _apply(self, x: jax.Array) -> jax.Array:
         return jnp.ravel(x)[self.indices]
@@ -118,8 +113,8 @@ class Mask(Operator):
         return flat.reshape(self.event_shape)
 
 
-class Diagonal(Operator):
-    """Data are the entries of the event times weights: an exposure, a vignette, a unit.
+class Diagonal(Entrywise):
+    """Data are the entries of the event times weights: exposures, vignetting, units.
 
     Parameters
     ----------
@@ -129,16 +124,16 @@ class Diagonal(Operator):
     Raises
     ------
     ValueError
-        When a weight is not finite.
+        If a weight is not finite.
 
     Notes
     -----
-    An error of the generator that differs from entry to entry, of standard deviations `scale`, is
-    ``MarginalNormal(A @ Diagonal(scale), x / scale, event_scale=1.0, ...)``; draws of the event
-    are then in units of `scale`.
+    If the generator's error has another standard deviation in each entry, given by the array
+    `scale`, use ``MarginalNormal(A @ Diagonal(scale), x / scale, event_scale=1.0, ...)``; draws of
+    the event are then in units of `scale`.
 
-    **Fails when** a weight is zero where that entry was not measured: it then counts as a datum of
-    value zero. Use `Mask`.
+    **Fails when** entries that were not measured get the weight zero: each then counts as a datum
+    of value zero. Use `Mask`.
 
     Examples
     --------
@@ -155,8 +150,13 @@ class Diagonal(Operator):
     def __init__(self, weights: ArrayLike) -> None:
         self.weights = as_float(weights)
         self.event_shape = self.data_shape = grid(self.weights.shape, "Diagonal")
-        finite(self.weights, "Diagonal: a weight")
+        require_finite(self.weights, "Diagonal: a weight")
         self.gram = DiagonalGram(self.weights**2)
+
+    def product_gram(self, inner: Gram) -> Gram | None:
+        if not isinstance(inner, DiagonalGram):
+            return None
+        return DiagonalGram(self.weights**2 * inner.eigenvalues)
 
     def _apply(self, x: jax.Array) -> jax.Array:
         return self.weights * x
@@ -165,13 +165,15 @@ class Diagonal(Operator):
         return self.weights * y
 
 
-def concrete_mask(mask: Any, what: str) -> np.ndarray:
-    """Booleans that select something.
+def concrete_mask(mask: ArrayLike, what: str) -> np.ndarray:
+    """A mask as a NumPy array.
 
     Raises
     ------
-    TypeError, ValueError
-        When they are not, or traced.
+    TypeError
+        If it is not boolean, or traced.
+    ValueError
+        If it is False everywhere.
     """
     if isinstance(mask, Tracer):
         raise TypeError(

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.operators.entries import concrete_mask
-from numpyro_genprior.operators.gram import DiagonalGram
+from numpyro_genprior.operators.gram import IdentityGram
 from numpyro_genprior.operators.operator import Operator, grid
 
 
@@ -25,23 +25,23 @@ class Fourier(Operator):
         Shape of one event; all of its dimensions are transformed.
     mask
         Booleans on the half grid of ``numpy.fft.rfftn``, of shape ``(*event_shape[:-1],
-        event_shape[-1] // 2 + 1)``, zero frequency first: True where a frequency is seen. A
-        frequency that stands there with its negative (in the first and, for an even last size, in
-        the last column) is seen where either is. None: all.
+        event_shape[-1] // 2 + 1)``, zero frequency first: True where a frequency is seen. If the
+        half grid holds a frequency and its negative (in the first column and, for an even last
+        size, in the last), both are seen if either is. None: all.
 
     Raises
     ------
     TypeError, ValueError
-        When the mask is not boolean, of another shape, traced, or False everywhere.
+        If the mask is not boolean, has another shape, is traced, or is False everywhere.
 
     Notes
     -----
     **Packing.** Data are a real vector: real parts, then imaginary parts, of the orthonormal
     transform ``rfftn(x, norm="ortho")`` at the seen frequencies in C order. A frequency and its
     negative have conjugate coefficients, of which the first in that order is kept, times √2; one
-    that is its own negative (0, and Nyquist's) has a real part only. The rows of A are then
-    orthonormal, and without a mask there are as many data as entries and A is orthogonal.
-    `pack` makes data of measured coefficients.
+    that is its own negative (zero and the Nyquist frequency) has a real part only. The rows of A
+    are then orthonormal; without a mask, there are as many data as entries and A is orthogonal.
+    `pack` converts measured coefficients to data.
 
     **Units.** Those of the event; white noise of standard deviation σ in each entry of the event
     is white noise of σ in each datum. Noise of σ in the real and the imaginary part of a
@@ -61,7 +61,7 @@ class Fourier(Operator):
     _real: jax.Array
     _imaginary: jax.Array
     _weight: jax.Array
-    gram: DiagonalGram
+    gram: IdentityGram
     event_shape: tuple[int, ...] = eqx.field(static=True)
     data_shape: tuple[int, ...] = eqx.field(static=True)
 
@@ -89,14 +89,10 @@ class Fourier(Operator):
         self._imaginary = jnp.asarray(kept[~own[kept]], jnp.int32)
         self._weight = jnp.asarray(np.where(own[kept], 1.0, math.sqrt(2)), jnp.result_type(float))
         self.data_shape = (len(self._real) + len(self._imaginary),)
-        self.gram = DiagonalGram(jnp.ones(self.data_shape))
-
-    @property
-    def orthonormal(self) -> bool:
-        return True
+        self.gram = IdentityGram(jnp.ones(self.data_shape))
 
     def pack(self, coefficients: ArrayLike) -> jax.Array:
-        """Measured coefficients as data.
+        """Convert measured coefficients to data.
 
         Parameters
         ----------
@@ -129,7 +125,7 @@ class Fourier(Operator):
         return jnp.concatenate([real, imaginary], -1)
 
     def unpack(self, data: ArrayLike) -> jax.Array:
-        """Data as complex coefficients on the half grid, zero where nothing is seen.
+        """Convert data to complex coefficients on the half grid, zero where nothing is seen.
 
         Parameters
         ----------

@@ -1,9 +1,8 @@
-"""The spectrum of ``A Aᵀ``, by which everything about ``σ² I + τ² A Aᵀ`` is cheap."""
+"""The spectrum of ``A Aᵀ``, which makes everything about ``σ² I + τ² A Aᵀ`` cheap."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -36,8 +35,23 @@ class Gram(eqx.Module):
         """The diagonal of ``A Aᵀ``, data-shaped."""
 
 
+class IdentityGram(Gram):
+    """For orthonormal rows, ``A Aᵀ = I``: U is the identity and all eigenvalues are 1."""
+
+    eigenvalues: jax.Array
+
+    def analyse(self, data: jax.Array) -> jax.Array:
+        return data
+
+    def synthesise(self, coefficients: jax.Array) -> jax.Array:
+        return coefficients
+
+    def diagonal(self) -> jax.Array:
+        return self.eigenvalues
+
+
 class DiagonalGram(Gram):
-    """Of operators with orthogonal rows: U is the identity."""
+    """For orthogonal rows: U is the identity."""
 
     eigenvalues: jax.Array
 
@@ -52,7 +66,7 @@ class DiagonalGram(Gram):
 
 
 class HartleyGram(Gram):
-    """Of periodic convolutions: U is the Hartley transform, real, orthogonal and its own inverse.
+    """For periodic convolutions: U is the Hartley transform, real, orthogonal and its own inverse.
 
     ``H = Re F - Im F`` for the orthonormal Fourier transform F (Bracewell 1983). It diagonalises
     what is symmetric and circulant, as ``A Aᵀ`` is, with eigenvalues on the grid of ``fftn``.
@@ -72,7 +86,7 @@ class HartleyGram(Gram):
 
 
 class DenseGram(Gram):
-    """Of any matrix: U is stored."""
+    """For any matrix: U is stored."""
 
     eigenvalues: jax.Array
     vectors: jax.Array
@@ -88,11 +102,12 @@ class DenseGram(Gram):
         return jnp.reshape(self.vectors**2 @ self.eigenvalues, self.data_shape)
 
 
-def dense_gram(product: Any, data_shape: tuple[int, ...], dtype: Any) -> DenseGram:
-    """From the matrix ``A Aᵀ``; in double precision on the host unless it is traced."""
-    if isinstance(product, Tracer):
-        eigenvalues, vectors = jnp.linalg.eigh(product)
+def gram_of(matrix: jax.Array, data_shape: tuple[int, ...]) -> DenseGram:
+    """The spectrum of ``A Aᵀ`` for a matrix A, in double precision on the host unless traced."""
+    if isinstance(matrix, Tracer):
+        eigenvalues, vectors = jnp.linalg.eigh(matrix @ matrix.T)
     else:
-        eigenvalues, vectors = np.linalg.eigh(np.asarray(product, np.float64))
-    eigenvalues = jnp.maximum(jnp.asarray(eigenvalues, dtype), 0)
-    return DenseGram(eigenvalues, jnp.asarray(vectors, dtype), data_shape)
+        exact = np.asarray(matrix, np.float64)
+        eigenvalues, vectors = np.linalg.eigh(exact @ exact.T)
+    eigenvalues = jnp.maximum(jnp.asarray(eigenvalues, matrix.dtype), 0)
+    return DenseGram(eigenvalues, jnp.asarray(vectors, matrix.dtype), data_shape)

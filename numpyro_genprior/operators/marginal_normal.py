@@ -1,4 +1,4 @@
-"""`MarginalNormal`: data of an event that the generator only nearly hits."""
+"""`MarginalNormal`: a likelihood that allows for the error of the generator."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from numpyro_genprior.priors.vectorise import vectorise
 
 
 class MarginalNormal(Distribution):
-    """The law of ``y = A x + σ ε`` for ``x = m + τ ξ`` with white noise ε and ξ, over x.
+    """Distribution of ``y = A x + σ ε`` for ``x = m + τ ξ``, with white noise ε and ξ.
 
-    The likelihood for a generator that misses the truth by τ a pixel: m = g(z) is its image, τ
-    what a held-out event differs from the best image by (`estimate_event_scale`, or the scale of a
-    `VAEPrior`), σ the noise of the instrument. With τ = 0 this would be the literal likelihood,
-    which takes what the generator cannot draw for data, and is overconfident.
+    The likelihood for a generator that misses the truth by τ per pixel: m = g(z) is the generated
+    image, τ the root mean square difference between a held-out event and the best generated one
+    (`estimate_event_scale`, or the scale of a `VAEPrior`), σ the noise of the instrument. With
+    τ = 0 it would be the usual likelihood, which fits what the generator cannot generate as if it
+    were signal, and is overconfident.
 
     Parameters
     ----------
@@ -35,31 +36,30 @@ class MarginalNormal(Distribution):
     event_loc
         m, of shape ``(..., *operator.event_shape)``. Leading dimensions become batch dimensions.
     event_scale
-        τ, positive, in units of the event; a number, or one for each element of the batch. May be
-        a latent site.
+        τ, positive, in units of the event; a number, or one for each element of the batch. It may
+        be a latent site.
     noise_scale
         σ, positive, in units of the data; likewise.
 
     Raises
     ------
     TypeError
-        When `operator` is none.
+        If `operator` is not an `Operator`.
     ValueError
-        When shapes do not fit, or a scale is not positive.
+        If shapes do not fit, or a scale is not positive.
 
     Notes
     -----
     **Density** exact: ``y ~ N(A m, K)``, ``K = σ² I + τ² A Aᵀ``. With ``A Aᵀ = U diag(λ) Uᵀ``
-    (from the operator, once), ``c = Uᵀ (y - A m)`` and ``d = σ² + τ² λ``, ``log p(y) = -½ Σ (c²/d
-    + log d + log 2π)``. No matrix is factored, whatever τ and σ are.
+    (computed once, by the operator), ``c = Uᵀ (y - A m)`` and ``d = σ² + τ² λ``,
+    ``log p(y) = -½ Σ (c²/d + log d + log 2π)``. No matrix is factored, whatever τ and σ are.
 
-    The event is not lost: ``x | y ~ N(m + τ² Aᵀ K⁻¹ (y - A m), τ² I - τ⁴ Aᵀ K⁻¹ A)``, see
+    The event can be recovered: ``x | y ~ N(m + τ² Aᵀ K⁻¹ (y - A m), τ² I - τ⁴ Aᵀ K⁻¹ A)``, see
     `event_mean` and `sample_event`.
 
-    **Fails when** what the generator misses is not white: missing strokes are correlated, and a
-    white error then averages out in data that sum over many pixels (a strong blur, few random
-    projections) where the real one does not. Inside ``scan`` each step keeps a copy of the
-    operator.
+    **Fails when** the error of the generator is not white. Missing strokes are correlated: in data
+    that sum over many pixels (a strong blur, few random projections) white noise averages out and
+    they do not. Inside ``scan``, each step keeps a copy of the operator.
 
     References
     ----------
@@ -70,14 +70,14 @@ class MarginalNormal(Distribution):
     --------
     >>> import jax, jax.numpy as jnp, numpyro_genprior as ngp
     >>> A = ngp.operators.Mask(jnp.array([True, True, False]))
-    >>> law = ngp.operators.MarginalNormal(A, jnp.zeros(3), event_scale=0.3, noise_scale=0.4)
-    >>> law.variance, [f"{x:.2f}" for x in law.event_mean(jnp.array([1.0, 2.0]))]
+    >>> marginal = ngp.operators.MarginalNormal(A, jnp.zeros(3), event_scale=0.3, noise_scale=0.4)
+    >>> marginal.variance, [f"{x:.2f}" for x in marginal.event_mean(jnp.array([1.0, 2.0]))]
     (Array([0.25, 0.25], dtype=float32), ['0.36', '0.72', '0.00'])
-    >>> law.sample_event(jax.random.key(0), jnp.array([1.0, 2.0]), (5,)).shape
+    >>> marginal.sample_event(jax.random.key(0), jnp.array([1.0, 2.0]), (5,)).shape
     (5, 3)
     """
 
-    # Of the class, for vectors; instances have their own, with the dimensions of their event.
+    # These are for vectors; each instance has its own, with the dimensions of its event.
     arg_constraints = {
         "event_loc": constraints.real_vector,
         "event_scale": constraints.positive,
@@ -126,7 +126,7 @@ class MarginalNormal(Distribution):
                     "ngp.operators.Diagonal",
                 )
             ) from error
-        # The same number of batch dimensions for all: those that scan and vmap add come in front.
+        # All get the same number of batch dimensions, so that those of scan and vmap come in front.
         self.operator = operator
         self.event_loc = _led(loc, len(lead), len(batch_shape))
         self.event_scale, self.noise_scale = (
@@ -139,58 +139,58 @@ class MarginalNormal(Distribution):
 
     @classmethod
     def tree_unflatten(cls, aux_data: tuple[Any, ...], params: tuple[Any, ...]) -> Any:
-        law: Any = super().tree_unflatten(aux_data, params)
-        law.arg_constraints = _constraints(law._ndims.event)
-        return law
+        new: Any = super().tree_unflatten(aux_data, params)
+        new.arg_constraints = _constraints(new._ndims.event)
+        return new
 
     @property
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.real, self.event_dim)
 
-    # ---- the law of the data ---------------------------------------------------------------------
+    # ---- the distribution of the data ------------------------------------------------------------
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draw data of shape ``sample_shape + batch_shape + event_shape``."""
         shape = (*sample_shape, *self.batch_shape, *self.event_shape)
         white = jax.random.normal(validation.random_key(key), shape, self._dtype())
 
-        def draw(law: _Core, white: jax.Array) -> jax.Array:
-            return law.data_mean + law.gram.synthesise(
-                jnp.sqrt(law.variances) * law.gram.analyse(white)
+        def draw(core: _Core, white: jax.Array) -> jax.Array:
+            return core.data_mean + core.gram.synthesise(
+                jnp.sqrt(core.variances) * core.gram.analyse(white)
             )
 
-        return self._over_batch(draw, [(white, self.event_dim)], self.event_dim)
+        return self.over_batch(draw, [(white, self.event_dim)], self.event_dim)
 
     @validate_sample
     def log_prob(self, value: ArrayLike, intermediates: list | None = None) -> jax.Array:
         """Log density of data of shape ``(..., *event_shape)``."""
         value = shaped(value, self.event_shape, "Data")
 
-        def log_prob(law: _Core, y: jax.Array) -> jax.Array:
-            c = law.gram.analyse(y - law.data_mean)
-            d = law.variances
+        def log_prob(core: _Core, y: jax.Array) -> jax.Array:
+            c = core.gram.analyse(y - core.data_mean)
+            d = core.variances
             return -0.5 * (jnp.sum(c**2 / d + jnp.log(d)) + d.size * math.log(2 * math.pi))
 
-        return self._over_batch(log_prob, [(value, self.event_dim)], 0)
+        return self.over_batch(log_prob, [(value, self.event_dim)], 0)
 
     @property
     def mean(self) -> jax.Array:
         """``A m``."""
-        mean = self._over_batch(lambda law: law.data_mean, [], self.event_dim)
+        mean = self.over_batch(lambda core: core.data_mean, [], self.event_dim)
         return jnp.broadcast_to(mean, self.batch_shape + self.event_shape)
 
     @property
     def variance(self) -> jax.Array:
         """``σ² + τ² diag(A Aᵀ)``."""
 
-        def variance(law: _Core) -> jax.Array:
-            return law.noise_scale**2 + law.event_scale**2 * law.gram.diagonal()
+        def variance(core: _Core) -> jax.Array:
+            return core.noise_scale**2 + core.event_scale**2 * core.gram.diagonal()
 
-        variances = self._over_batch(variance, [], self.event_dim)
+        variances = self.over_batch(variance, [], self.event_dim)
         return jnp.broadcast_to(variances, self.batch_shape + self.event_shape)
 
     def whiten(self, residual: ArrayLike) -> jax.Array:
-        """``K^(-1/2) r`` with the symmetric root: white where r is noise of this law.
+        """``K^(-1/2) r`` with the symmetric root: white noise, if r has the covariance K.
 
         Parameters
         ----------
@@ -199,10 +199,10 @@ class MarginalNormal(Distribution):
         """
         residual = shaped(residual, self.event_shape, "Data")
 
-        def whiten(law: _Core, r: jax.Array) -> jax.Array:
-            return law.gram.synthesise(law.gram.analyse(r) / jnp.sqrt(law.variances))
+        def whiten(core: _Core, r: jax.Array) -> jax.Array:
+            return core.gram.synthesise(core.gram.analyse(r) / jnp.sqrt(core.variances))
 
-        return self._over_batch(whiten, [(residual, self.event_dim)], self.event_dim)
+        return self.over_batch(whiten, [(residual, self.event_dim)], self.event_dim)
 
     # ---- the event given the data ----------------------------------------------------------------
 
@@ -221,8 +221,8 @@ class MarginalNormal(Distribution):
         """
         data = shaped(data, self.event_shape, "Data")
         dims = len(self.operator.event_shape)
-        return self._over_batch(
-            lambda law, y: law.updated(law.event_loc, y), [(data, self.event_dim)], dims
+        return self.over_batch(
+            lambda core, y: core.updated(core.event_loc, y), [(data, self.event_dim)], dims
         )
 
     def sample_event(
@@ -230,9 +230,8 @@ class MarginalNormal(Distribution):
     ) -> jax.Array:
         """Draw the event given data, exactly.
 
-        By Matheron's rule: ``x₀ + τ² Aᵀ K⁻¹ (y - A x₀ - σ ε)`` for ``x₀ = m + τ ξ``. Give this law
-        the decoded draws of a posterior as `event_loc`, and the result is a draw of the event for
-        each.
+        By Matheron's rule: ``x₀ + τ² Aᵀ K⁻¹ (y - A x₀ - σ ε)`` for ``x₀ = m + τ ξ``. With the
+        decoded draws of a posterior as `event_loc`, the result is one draw of the event for each.
 
         Parameters
         ----------
@@ -262,24 +261,24 @@ class MarginalNormal(Distribution):
         noise = jax.random.normal(keys[1], (*lead, *self.event_shape), self._dtype())
         dims = len(self.operator.event_shape)
 
-        def draw(law: _Core, y: jax.Array, xi: jax.Array, noise: jax.Array) -> jax.Array:
-            first = law.event_loc + law.event_scale * xi
-            return law.updated(first, y - law.noise_scale * noise)
+        def draw(core: _Core, y: jax.Array, xi: jax.Array, noise: jax.Array) -> jax.Array:
+            first = core.event_loc + core.event_scale * xi
+            return core.updated(first, y - core.noise_scale * noise)
 
         arguments = [(data, self.event_dim), (xi, dims), (noise, self.event_dim)]
-        return self._over_batch(draw, arguments, dims)
+        return self.over_batch(draw, arguments, dims)
 
     # ---- batching --------------------------------------------------------------------------------
 
     def _dtype(self) -> Any:
         return jnp.result_type(self.event_loc, self.event_scale, self.noise_scale)
 
-    def _over_batch(
+    def over_batch(
         self, function: Callable[..., Any], arguments: list[tuple[jax.Array, int]], output: int
     ) -> jax.Array:
-        """Map ``function(core, *arguments)`` over leading dimensions, those of the law included.
+        """Map ``function(core, *arguments)`` over leading dimensions, the batch shape included.
 
-        The operator has some only where ``scan`` or ``vmap`` put them, and then in front.
+        The operator has leading dimensions only under ``scan`` and ``vmap``, and then in front.
         """
         leaves, structure = jax.tree.flatten(self.operator)
         ndims, batch_ndim = self._ndims.leaves, len(self.batch_shape)
@@ -299,7 +298,7 @@ class MarginalNormal(Distribution):
 
 
 class _Dimensions(NamedTuple):
-    """Of one event, and of the operator's arrays, without batch dimensions."""
+    """Number of dimensions of one event and of the operator's arrays, without batch."""
 
     event: int
     leaves: tuple[int, ...]
@@ -313,7 +312,13 @@ def _constraints(event_ndim: int) -> dict[str, Any]:
 class _Core:
     """One element of the batch."""
 
-    def __init__(self, operator: Operator, event_loc: Any, event_scale: Any, noise_scale: Any):
+    def __init__(
+        self,
+        operator: Operator,
+        event_loc: jax.Array,
+        event_scale: jax.Array,
+        noise_scale: jax.Array,
+    ) -> None:
         self.operator, self.gram = operator, operator.gram
         self.event_loc, self.event_scale, self.noise_scale = event_loc, event_scale, noise_scale
 
@@ -327,7 +332,7 @@ class _Core:
         return self.noise_scale**2 + self.event_scale**2 * self.gram.eigenvalues
 
     def updated(self, event: jax.Array, y: jax.Array) -> jax.Array:
-        """An event moved by what data say of it."""
+        """An event, corrected by its data."""
         c = self.gram.analyse(y - self.operator._apply(event)) / self.variances
         return event + self.event_scale**2 * self.operator._adjoint(self.gram.synthesise(c))
 
@@ -351,12 +356,12 @@ def _scale(value: ArrayLike, name: str) -> jax.Array:
 
 
 def _led(array: jax.Array, present: int, wanted: int) -> jax.Array:
-    """With `wanted` leading dimensions in the place of `present`."""
+    """Extend `present` leading dimensions to `wanted`."""
     return array.reshape((1,) * (wanted - present) + array.shape)
 
 
 def _padded(leaf: jax.Array, ndim: int, batch_ndim: int) -> jax.Array:
-    """Batch dimensions of a leaf, if it has any, filled up to all of them from behind."""
+    """Extend the batch dimensions of a leaf, if it has any, to all of them, at the back."""
     extra = jnp.ndim(leaf) - ndim
     if not extra:
         return leaf

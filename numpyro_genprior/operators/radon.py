@@ -1,17 +1,15 @@
-"""`Radon`: line integrals of an image, tomography with parallel beams."""
+"""`Radon`: line integrals of an image, for tomography with parallel beams."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.operators.dense import gram_of
-from numpyro_genprior.operators.gram import DenseGram
+from numpyro_genprior.operators.gram import DenseGram, gram_of
 from numpyro_genprior.operators.operator import Operator, grid
 
 
@@ -25,26 +23,26 @@ class Radon(Operator):
     angles
         In degrees.
     num_detectors
-        Rays at each angle, one pixel apart and centred; the longer side of the image when None.
+        Rays at each angle, one pixel apart and centred. None: the longer side of the image.
 
     Raises
     ------
     ValueError
-        When the event is no image, or there are no angles.
+        If the event is not an image, or there are no angles.
 
     Notes
     -----
     Data are the sinogram, of shape ``(num_detectors, number of angles)``, in units of the event
-    times pixels. Along each ray the image is sampled once a pixel by bilinear interpolation, zero
-    outside. The geometry (directions, the centre at ``size // 2``, the shape of the sinogram) is
-    that of scikit-image's ``radon(image, angles, circle=True)``, which sets the image to zero
-    outside its inscribed circle; this does not.
+    times pixels. Along each ray the image is sampled once per pixel by bilinear interpolation, and
+    is zero outside. The geometry (directions, the centre at ``size // 2``, the shape of the
+    sinogram) is that of scikit-image's ``radon(image, angles, circle=True)``, which sets the image
+    to zero outside its inscribed circle; this does not.
 
-    The matrix and the eigenvectors of ``A Aᵀ`` are stored: for 64×64 pixels and 60 angles 63 and
-    59 MB, and a minute to build.
+    The matrix and the eigenvectors of ``A Aᵀ`` are stored: 63 and 59 MB for 64×64 pixels and 60
+    angles, which take a minute to build.
 
-    **Fails when** the instrument integrates over strips or cones: weigh your own matrix as
-    `Dense`. Many more pixels than 128×128 do not fit.
+    **Fails when** the instrument integrates over strips or cones: pass your own matrix to `Dense`.
+    Many more pixels than 128×128 do not fit into memory.
 
     References
     ----------
@@ -65,7 +63,7 @@ class Radon(Operator):
     data_shape: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
-        self, event_shape: tuple[int, int], angles: Any, *, num_detectors: int | None = None
+        self, event_shape: tuple[int, int], angles: ArrayLike, *, num_detectors: int | None = None
     ) -> None:
         shape = grid(event_shape, "Radon")
         degrees = np.asarray(angles, float).ravel()
@@ -98,9 +96,6 @@ class Radon(Operator):
 
     def _adjoint(self, y: jax.Array) -> jax.Array:
         return (jnp.ravel(y) @ self._matrix).reshape(self.event_shape)
-
-    def matrix(self) -> jax.Array:
-        return self._matrix
 
 
 def _matrix(shape: tuple[int, ...], degrees: np.ndarray, detectors: int) -> np.ndarray:

@@ -70,7 +70,10 @@ def draw_curves(
     if residual is not None:
         below = panels[1, 0]
         below.axhline(0, color="black", linewidth=0.6)
-        below.plot(np.asarray(residual).ravel(), ".", color=DATA, markersize=4)
+        values = np.asarray(residual).ravel()
+        below.plot(values, ".", color=DATA, markersize=4)
+        if len(values) == len(mean):  # residuals of other data have another axis
+            below.set_xlim(axes.get_xlim())
         below.set_ylabel("residual", fontsize=LABEL)
         open_frame(below)
     finish(figure, title, lines)

@@ -231,3 +231,11 @@ def _scaled(axes: Axes, values: np.ndarray, low: float, high: float, colours: st
     image = _image(axes, values, low, high, colours)
     if values.ndim == 2:
         colour_bar(axes, image)
+
+
+def show_image(
+    axes: Axes, values: np.ndarray, *, low: float | None = None, colours: str = "gray"
+) -> None:
+    """An image of two dimensions with a colour bar over its finite values, from `low` if given."""
+    lowest, highest = _limits(values, None)
+    _scaled(axes, values, lowest if low is None else low, highest, colours)

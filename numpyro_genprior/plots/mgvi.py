@@ -8,7 +8,7 @@ import numpy as np
 
 from numpyro_genprior.infer.mgvi import MGVIResult
 from numpyro_genprior.infer.mgvi.result import MAX_LAST_MOVE
-from numpyro_genprior.plots.style import BAD, DATA, PRIOR, axes, check
+from numpyro_genprior.plots.style import BAD, DATA, PRIOR, axes, check, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,5 +48,5 @@ def mgvi(result: MGVIResult, *, ax: Axes | None = None) -> Axes:
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("step")
     ax.set_ylabel("posterior standard deviations")
-    ax.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    legend(ax)
     return ax

@@ -49,7 +49,7 @@ def _whiten(
         rows = jnp.stack([jnp.sqrt(square), along * jnp.sqrt(square), orthogonal])
         return math.sqrt(2) * rows
 
-    rows = marginal._over_batch(scale_rows, [], 1)
+    rows = marginal.over_batch(scale_rows, [], 1)
     rows = jnp.broadcast_to(rows, (*marginal.batch_shape, 3)).astype(jnp.result_type(noise, event))
     return (
         marginal.whiten(marginal.operator(d["event_loc"])),

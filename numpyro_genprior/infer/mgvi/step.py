@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_genprior.infer.linalg.conjugate_gradient import solve
-from numpyro_genprior.infer.optimize.levenberg_marquardt import rounding
+from numpyro_genprior.infer.optimize.minimiser import rounding_error
 from numpyro_genprior.infer.posterior import Linearised, Posterior
 
 INITIAL_SCALE = 0.1  # standard deviation of the initial mean, in prior standard deviations
@@ -285,7 +285,7 @@ def mean_metric(
 
 def _backtrack(kl: KL, current: _Newton, direction: jax.Array) -> _Trial:
     """Step along minus `direction`, halved until the energy does not rise; or stay."""
-    highest = current.kl + rounding(current.kl)
+    highest = current.kl + rounding_error(current.kl)
 
     def rises(trial: _Trial) -> jax.Array:  # NaN counts as a rise
         return ~(trial.kl <= highest) & (trial.fraction > 2.0**-MAX_HALVINGS)

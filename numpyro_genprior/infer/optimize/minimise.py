@@ -1,37 +1,31 @@
-"""Descents to a mode: pure functions of fixed sizes, for one start, for many, and under `vmap`.
+"""Minimise the energy of a posterior from many starts: pure functions of fixed sizes.
 
-Two methods, of which `default_method` picks the first where it can:
-
-``"lm"``
-    Levenberg-Marquardt with the Fisher metric in the place of JᵀJ: the step p solves
-    ``(M + λ) p = -g``, where ``M = prior precision + JᵀFJ``, and the gain sets λ.
-    For Gaussian noise of known scale this is Levenberg-Marquardt on the residuals; for other laws
-    it is damped Fisher scoring, and every law with a Fisher rule will do. Up to 256 coordinates the
-    metric is formed and factored, beyond that conjugate gradients solve by products. See
-    `numpyro_genprior.infer.optimize.levenberg_marquardt`.
-``"lbfgs"``
-    L-BFGS with a zoom line search, from optax, for laws without a rule. On blurred, half seen
-    digits under trained decoders it found modes of the same energies, in eight times the time.
+The solver is one of ours (`LevenbergMarquardt`, `LBFGS`), or any minimiser or least-squares solver
+of optimistix.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
+import optimistix
+from jaxtyping import Array, Bool, Float, Int
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.optimize import levenberg_marquardt
-from numpyro_genprior.infer.optimize.levenberg_marquardt import WINDOW, rounding
+from numpyro_genprior.infer.optimize.lbfgs import LBFGS
+from numpyro_genprior.infer.optimize.levenberg_marquardt import LevenbergMarquardt
+from numpyro_genprior.infer.optimize.minimiser import AbstractModeFinder, ModeFinderState, Y
+from numpyro_genprior.infer.optimize.residuals import residuals
 from numpyro_genprior.infer.posterior import Posterior
 
-METHODS = ("lm", "lbfgs")
+Solver = optimistix.AbstractMinimiser | optimistix.AbstractLeastSquaresSolver
 
 
 class Minima(NamedTuple):
-    """Where descents ended, one for each start.
+    """Where minimisations ended, one for each start.
 
     Attributes
     ----------
@@ -40,67 +34,85 @@ class Minima(NamedTuple):
     energy
         Minus the log joint density there, in nats.
     gap
-        How far the energy lies above its minimum by the local quadratic, in nats (an upper bound
-        for L-BFGS). Large where a descent stopped on a crease of a piecewise linear network, or
-        where digits ran out.
+        How far the energy lies above its minimum according to the local quadratic, in nats (for
+        solvers other than `LevenbergMarquardt` the upper bound ``|gradient|²/2``). Large where a
+        minimisation stopped at a kink of a piecewise linear network, or by rounding.
     converged
-        Whether `gap` is below the tolerance, or the energy has stopped falling.
+        Whether the solver's own test of convergence was met, at a finite energy.
     num_steps
         Steps taken.
+    result
+        The solver's ``optimistix.RESULTS``: why those that have not converged stopped.
     """
 
-    xi: jax.Array
-    energy: jax.Array
-    gap: jax.Array
-    converged: jax.Array
-    num_steps: jax.Array
+    xi: Float[Array, "start latent"]
+    energy: Float[Array, " start"]
+    gap: Float[Array, " start"]
+    converged: Bool[Array, " start"]
+    num_steps: Int[Array, " start"]
+    result: optimistix.RESULTS
+
+    @property
+    def best(self) -> jax.Array:
+        """Index of the lowest finite energy."""
+        return lowest(self.energy)
 
 
-class State(NamedTuple):
-    """A descent under way; `method` holds what one of the methods remembers."""
+class Iteration(NamedTuple):
+    """Minimisations under way, one for each start."""
 
-    at: Minima
-    window_energy: jax.Array  # the energy when the present window began
-    method: Any
+    xi: Float[Array, "start latent"]
+    state: ModeFinderState[Any]
+
+    @property
+    def active(self) -> jax.Array:
+        """Which of them go on."""
+        progress = self.state.progress
+        return ~progress.converged & jnp.isfinite(progress.energy)
+
+
+def lowest(energy: Float[Array, " n"]) -> Int[Array, ""]:
+    """Index of the lowest finite energy."""
+    return jnp.argmin(jnp.where(jnp.isfinite(energy), energy, jnp.inf))
 
 
 def minimise(
     posterior: Posterior,
-    starts: jax.Array,
+    starts: Float[Array, "start latent"],
+    solver: Solver | None = None,
     *,
-    method: str | None = None,
     max_steps: int = 200,
-    tolerance: float = 1e-3,
 ) -> Minima:
-    """Go down the energy from each start.
+    """Minimise the energy from each start.
 
-    A pure function of its arrays, for use under ``jax.jit`` and ``jax.vmap``. `find_map` is the
-    same for people: with prior draws as starts, a progress bar, distinct modes and warnings.
+    A pure function of its arrays, for use under ``jax.jit`` and ``jax.vmap``. `find_map` adds prior
+    draws as starts, a progress bar, distinct modes and warnings.
 
     Parameters
     ----------
     posterior
         A `Posterior`.
     starts
-        Coordinates of shape ``(num_starts, size)``.
-    method
-        ``"lm"`` or ``"lbfgs"``; None for the first that the observed laws allow.
+        Coordinates, of shape ``(num_starts, size)``.
+    solver
+        `LevenbergMarquardt`, `LBFGS`, an ``optimistix.AbstractMinimiser`` (which is given the
+        energy) or an ``optimistix.AbstractLeastSquaresSolver`` (which is given the residuals of
+        `numpyro_genprior.infer.optimize.residuals`). None: see `default_solver`.
     max_steps
-        Most steps of each start.
-    tolerance
-        In nats. A start has converged when the local quadratic says that its energy is less than
-        this above the minimum, or when ten steps lowered it by less than this (on a crease of a
-        piecewise linear network, or by rounding).
+        Maximum number of steps of each start.
 
     Returns
     -------
     Minima
-        One row a start. A start with an energy that is not finite stays where it is.
+        One row for each start. A start with an energy that is not finite stays where it is.
 
     Raises
     ------
+    TypeError
+        If `solver` is not a solver.
     ValueError
-        For an unknown method, or ``"lm"`` and an observed law without a Fisher rule.
+        If `solver` is `LevenbergMarquardt` and the Fisher information of an observed distribution
+        is not known; if it is a least-squares solver and the energy is not a sum of squares.
 
     Notes
     -----
@@ -114,110 +126,125 @@ def minimise(
     >>> def model(y):
     ...     z = numpyro.sample("z", dist.Normal(0.0, 1.0))
     ...     numpyro.sample("y", dist.Normal(z, 1.0), obs=y)
-    >>> at = minimise(Posterior(model, (jnp.array(2.0),)), jnp.array([[-3.0], [4.0]]))
-    >>> at.xi.round(3).ravel(), at.converged
+    >>> minima = minimise(Posterior(model, (jnp.array(2.0),)), jnp.array([[-3.0], [4.0]]))
+    >>> minima.xi.round(3).ravel(), minima.converged
     (Array([1., 1.], dtype=float32), Array([ True,  True], dtype=bool))
     """
-    method = default_method(posterior)[0] if method is None else check_method(method)
-
-    def go_on(carry: tuple[Any, State]) -> jax.Array:
-        step, state = carry
-        return (step < max_steps) & jnp.any(active(state.at))
-
-    def body(carry: tuple[Any, State]) -> tuple[Any, State]:
-        return carry[0] + 1, advance(posterior, carry[1], tolerance, method)
-
-    first = begin(posterior, starts, method)
-    return jax.lax.while_loop(go_on, body, (jnp.array(0), first))[1].at
+    solver = default_solver(posterior) if solver is None else check_solver(solver)
+    if not isinstance(solver, AbstractModeFinder):
+        return _minimise_by_optimistix(posterior, starts, solver, max_steps)
+    first = begin(posterior, starts, solver)
+    return minima(advance(posterior, first, solver, max_steps))
 
 
-def default_method(posterior: Posterior) -> tuple[str, str]:
-    """The method for a posterior, and why it is not ``"lm"`` (empty when it is)."""
+def default_solver(posterior: Posterior, *, atol: float = 1e-3) -> AbstractModeFinder:
+    """`LevenbergMarquardt` where the Fisher information is known, and otherwise `LBFGS`."""
+    xi = jax.ShapeDtypeStruct((posterior.size,), jnp.result_type(float))
     try:
-        jax.eval_shape(
-            posterior.whitened, jax.ShapeDtypeStruct((posterior.size,), jnp.result_type(float))
-        )
-    except (ValueError, NotImplementedError) as error:
-        return "lbfgs", str(error)
-    return "lm", ""
+        jax.eval_shape(posterior.whitened, xi)
+    except (ValueError, NotImplementedError):
+        return LBFGS(atol=atol)
+    return LevenbergMarquardt(atol=atol)
 
 
-def check_method(method: str) -> str:
-    if method not in METHODS:
-        raise ValueError(
+def check_solver(solver: object) -> Solver:
+    """Refuse what is not a solver.
+
+    Raises
+    ------
+    TypeError
+        If it is not.
+    """
+    if not isinstance(solver, Solver):
+        raise TypeError(
             message(
-                "Unknown method for a MAP",
-                expected='"lm", "lbfgs" or None',
-                got=repr(method),
-                remedy="leave method=None for the usual choice",
+                "Not a solver for modes",
+                expected="an optimistix minimiser or least-squares solver, or None",
+                got=repr(solver),
+                remedy="leave solver=None for the usual choice, or pass e.g. ngp.infer.LBFGS() or "
+                "optimistix.BFGS(rtol=1e-6, atol=1e-6)",
             )
         )
-    return method
+    return solver
 
 
-def active(at: Minima) -> jax.Array:
-    """Which starts are still on their way."""
-    return ~at.converged & jnp.isfinite(at.energy)
+# ---- our own solvers, step by step ---------------------------------------------------------------
 
 
-def begin(posterior: Posterior, starts: jax.Array, method: str) -> State:
-    """The state before the first step."""
+def _energy(xi: Y, posterior: Posterior) -> tuple[Float[Array, ""], None]:
+    return posterior.energy(xi), None
 
-    def one(xi: jax.Array) -> State:
-        energy, gradient = jax.value_and_grad(posterior.energy)(xi)
-        nothing = jnp.zeros((), int)
-        at = Minima(xi, energy, jnp.full_like(energy, jnp.inf), nothing > 0, nothing)
-        first = levenberg_marquardt.Bundle.first(gradient) if method == "lm" else _LBFGS.init(xi)
-        return State(at, energy, first)
+
+def begin(
+    posterior: Posterior, starts: Float[Array, "start latent"], solver: AbstractModeFinder
+) -> Iteration:
+    """Each start before its first step."""
+
+    def one(xi: Y) -> Iteration:
+        struct = jax.ShapeDtypeStruct((), xi.dtype)
+        return Iteration(xi, solver.init(_energy, xi, posterior, {}, struct, None, frozenset()))
 
     return jax.vmap(one)(starts)
 
 
-def advance(posterior: Posterior, state: State, tolerance: Any, method: str) -> State:
-    """One step of each start that is still on its way."""
+def advance(
+    posterior: Posterior, iteration: Iteration, solver: AbstractModeFinder, num_steps: int
+) -> Iteration:
+    """At most `num_steps` steps of each start that is active."""
 
-    def one(state: State) -> State:
-        xi, energy = state.at.xi, state.at.energy
-        step = levenberg_marquardt.step if method == "lm" else _lbfgs
-        new_xi, new_energy, gap, near, tried, remembered = step(
-            posterior, xi, energy, state.method, tolerance
+    def one(old: Iteration) -> Iteration:
+        xi, state, _ = solver.step(_energy, old.xi, posterior, {}, old.state, frozenset())
+        new, active = Iteration(xi, state), old.active
+        return jax.tree.map(lambda new, old: jnp.where(active, new, old), new, old)
+
+    def unfinished(carry: tuple[jax.Array, Iteration]) -> jax.Array:
+        return (carry[0] < num_steps) & jnp.any(carry[1].active)
+
+    def body(carry: tuple[jax.Array, Iteration]) -> tuple[jax.Array, Iteration]:
+        return carry[0] + 1, jax.vmap(one)(carry[1])
+
+    return jax.lax.while_loop(unfinished, body, (jnp.array(0), iteration))[1]
+
+
+def minima(iteration: Iteration) -> Minima:
+    """Where minimisations are."""
+    progress, results = iteration.state.progress, optimistix.RESULTS
+
+    def result(active: jax.Array, energy: jax.Array) -> optimistix.RESULTS:
+        done = results.where(active, results.nonlinear_max_steps_reached, results.successful)
+        return results.where(jnp.isfinite(energy), done, results.nonfinite)
+
+    return Minima(
+        xi=iteration.xi,
+        energy=progress.energy,
+        gap=progress.gap,
+        converged=progress.converged,
+        num_steps=progress.num_steps,
+        result=jax.vmap(result)(iteration.active, progress.energy),
+    )
+
+
+# ---- solvers of optimistix -----------------------------------------------------------------------
+
+
+def _minimise_by_optimistix(
+    posterior: Posterior,
+    starts: Float[Array, "start latent"],
+    solver: Solver,
+    max_steps: int,
+) -> Minima:
+    least_squares = isinstance(solver, optimistix.AbstractLeastSquaresSolver)
+    fn = residuals if least_squares else _energy
+    solve: Any = optimistix.least_squares if least_squares else optimistix.minimise
+
+    def one(xi: Y) -> Minima:
+        solution = solve(
+            fn, solver, xi, posterior, has_aux=not least_squares, max_steps=max_steps, throw=False
         )
-        num_steps = state.at.num_steps + 1
-        window_ends = num_steps % WINDOW == 0
-        least = jnp.maximum(tolerance, rounding(energy))
-        stalled = window_ends & (state.window_energy - new_energy < least) & tried
-        stalled = stalled & jnp.isfinite(gap)
-        at = Minima(new_xi, new_energy, gap, near | stalled, num_steps)
-        new = State(at, jnp.where(window_ends, new_energy, state.window_energy), remembered)
-        going = active(state.at)
-        return jax.tree.map(lambda new, old: jnp.where(going, new, old), new, state)
+        xi = solution.value
+        energy, gradient = jax.value_and_grad(posterior.energy)(xi)
+        converged = (solution.result == optimistix.RESULTS.successful) & jnp.isfinite(energy)
+        gap = 0.5 * jnp.sum(gradient**2)
+        return Minima(xi, energy, gap, converged, solution.stats["num_steps"], solution.result)
 
-    return jax.vmap(one)(state)
-
-
-# ---- L-BFGS --------------------------------------------------------------------------------------
-
-_LBFGS = optax.lbfgs()
-
-
-def _lbfgs(posterior: Posterior, xi: Any, energy: Any, memory: Any, tolerance: Any) -> Any:
-    """As `levenberg_marquardt.step`. Its gap is |g|²/2: the metric is at least the identity where
-    the prior
-    is standard normal.
-    """
-    gradient: Any
-    remembered: Any
-    value, gradient = optax.value_and_grad_from_state(posterior.energy)(xi, state=memory)
-    step, remembered = _LBFGS.update(
-        gradient, memory, xi, value=value, grad=gradient, value_fn=posterior.energy
-    )
-    trial = remembered[-1].value  # the line search has it
-    gap = 0.5 * gradient @ gradient
-    accepted = trial <= energy + rounding(energy)
-    # The memory belongs to the point that was tried: it starts anew when that one is refused.
-    memory = jax.tree.map(
-        lambda new, old: jnp.where(accepted, new, old), remembered, _LBFGS.init(xi)
-    )
-    new_xi = jnp.where(accepted, xi + step, xi)
-    new_energy = jnp.where(accepted, trial, energy)
-    return new_xi, new_energy, gap, gap < tolerance, jnp.isfinite(gap), memory
+    return eqx.filter_vmap(one)(starts)

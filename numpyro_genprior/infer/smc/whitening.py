@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from numpyro_genprior.infer.linalg.limits import MAX_DENSE_PARTICLE_COVARIANCE
 from numpyro_genprior.infer.smc.state import Settings
 
-MAX_DENSE_SIZE = 512  # coordinates, above which only variances are estimated
 SHRINKAGE = 1e-3  # of the correlations towards 0, so that the Cholesky factor exists
 
 
@@ -48,7 +48,10 @@ def covariance_root(xi: jax.Array, weights: jax.Array, settings: Settings) -> ja
     centred = xi - (weights @ xi)[None, :]
     variance = weights @ centred**2
     variance = jnp.where(variance > 0, variance, 1.0)
-    if size > MAX_DENSE_SIZE or settings.num_particles * settings.target_ess < 10 * size:
+    if (
+        size > MAX_DENSE_PARTICLE_COVARIANCE
+        or settings.num_particles * settings.target_ess < 10 * size
+    ):
         return jnp.sqrt(variance)
     covariance = (centred * weights[:, None]).T @ centred
     return jnp.linalg.cholesky((1 - SHRINKAGE) * covariance + SHRINKAGE * jnp.diag(variance))
