@@ -3,14 +3,15 @@
     python examples/contraction.py                  # a minute on one core
     python examples/contraction.py --out results
 
-A curve on [0, 1] is seen through an operator that smooths it, with less and less noise. Two priors:
-a Gaussian series of smoothness α, and a coupling flow, the same series but that a ReLU network of
-the four coarsest coefficients shifts the finer ones. Its map is invertible and Lipschitz; but the
-shifts decay slowly, so that it sends smooth latents to rough curves. Both are exact priors, and
-both allow every curve. The truth is smooth. To make it, the flow's latents have to cancel the
-shifts, which its base finds improbable: it contracts slower, as theory has it.
+A curve on [0, 1] is observed through a smoothing operator, with less and less noise. There are two
+priors: a Gaussian series of smoothness α, and a coupling flow, which is the same series except that
+a ReLU network of the four coarsest coefficients shifts the finer ones. The flow is invertible and
+Lipschitz, but its shifts decay slowly, so it maps smooth latents to rough curves. Both priors have
+an exact density and full support. The truth is smooth: to produce it, the flow's latents must
+cancel the shifts, which is improbable under its base distribution. So the flow contracts more
+slowly, as theory predicts.
 
-Prints the rates of both, and writes a figure.
+Prints the rates of both priors and writes a figure.
 """
 
 # %%
@@ -26,20 +27,21 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 
 import numpyro_genprior as ngp
 
 ALPHA, BETA = 2.0, 4.0  # smoothness of the priors, and of the truth
-GAMMA = 0.5  # of the shifts: with 2, the flow contracts as the series does
-P = 0.5  # how the operator smooths: its singular values are i^-p
-COARSE, HIDDEN = 4, 16
+GAMMA = 0.5  # smoothness of the shifts; with 2, the flow contracts at the rate of the series
+P = 0.5  # smoothing by the operator: its singular values are i^-p
+COARSE, HIDDEN = 4, 16  # number of coarse coefficients, width of the network
 
 
 # %% The map, as a NumPyro transform
 class Curve(Transform):
-    """White noise to a curve on a grid of [0, 1], by its coefficients in cosines.
+    """From white noise to a curve on a grid of [0, 1], given by its cosine coefficients.
 
     Coefficients have standard deviations ``scale``; a ReLU network of the coarse ones, with
     weights ``inner`` and ``outer``, shifts the fine ones.
@@ -48,22 +50,26 @@ class Curve(Transform):
     domain: Any = constraints.real_vector
     codomain: Any = constraints.real_vector
 
-    def __init__(self, scale: Any, inner: Any, outer: Any, basis: Any) -> None:
+    def __init__(
+        self, scale: jax.Array, inner: jax.Array, outer: jax.Array, basis: jax.Array
+    ) -> None:
         self.scale, self.inner, self.outer, self.basis = scale, inner, outer, basis
 
-    def shift(self, coefficients: Any) -> Any:
+    def shift(self, coefficients: jax.Array) -> jax.Array:
         fine = jax.nn.relu(coefficients[..., :COARSE] @ self.inner) @ self.outer
         return jnp.concatenate([jnp.zeros_like(coefficients[..., :COARSE]), fine], axis=-1)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: jax.Array) -> jax.Array:
         white = self.scale * x
         return (white + self.shift(white)) @ self.basis
 
-    def _inverse(self, y: Any) -> Any:
+    def _inverse(self, y: jax.Array) -> jax.Array:
         coefficients = jnp.linalg.solve(self.basis.T, y[..., None])[..., 0]
         return (coefficients - self.shift(coefficients)) / self.scale
 
-    def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> Any:
+    def log_abs_det_jacobian(
+        self, x: jax.Array, y: jax.Array, intermediates: object = None
+    ) -> jax.Array:
         log_det = jnp.sum(jnp.log(self.scale)) + jnp.linalg.slogdet(self.basis)[1]
         return jnp.broadcast_to(log_det, jnp.shape(x)[:-1])
 
@@ -73,7 +79,7 @@ class Curve(Transform):
 
 
 def cosines(size: int) -> np.ndarray:
-    """Cosines on a grid, a row each, with a mean square of 1."""
+    """Cosines on a grid, one in each row, with a mean square of 1."""
     grid = (np.arange(size) + 0.5) / size
     rows = np.sqrt(2) * np.cos(np.pi * np.outer(np.arange(size), grid))
     rows[0] = 1
@@ -81,7 +87,7 @@ def cosines(size: int) -> np.ndarray:
 
 
 def make_priors(size: int) -> dict[str, ngp.Prior]:
-    """The Gaussian series, without shifts, and the flow."""
+    """The Gaussian series, which has no shifts, and the flow."""
     number = 1.0 + np.arange(size)
     scale, basis = jnp.asarray(number ** (-0.5 - ALPHA)), jnp.asarray(cosines(size))
     rng = np.random.default_rng(0)
@@ -96,15 +102,17 @@ def make_priors(size: int) -> dict[str, ngp.Prior]:
 
 # %% The model
 @ngp.latent(explicit=True)
-def model(prior: Any, seen: Any, y: Any = None, *, noise: Any) -> None:
-    """Coefficients of the curve, those of high frequency less, with noise."""
-    curve = numpyro.sample("x", prior)
-    numpyro.sample("y", dist.Normal(seen @ curve, noise).to_event(1), obs=y)
+def model(
+    prior: ngp.Prior, operator: jax.Array, y: jax.Array | None = None, *, noise: ArrayLike
+) -> None:
+    """Noisy coefficients of the curve, with the high frequencies damped."""
+    curve: Any = numpyro.sample("x", prior)
+    numpyro.sample("y", dist.Normal(operator @ curve, noise).to_event(1), obs=y)
 
 
 # %%
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the ladder under both priors."""
+    """Run the schedule of noise levels under both priors."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of the figure")
     parser.add_argument("--smoke", action="store_true", help="small and quick")
@@ -114,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     noises = [0.03, 0.003] if options.smoke else [0.1, 0.03, 0.01, 0.003, 0.001]
     number = 1.0 + np.arange(size)
     basis = cosines(size)
-    seen = jnp.asarray(number[:, None] ** -P * basis / size)  # coefficients, with less of the fine
+    operator = jnp.asarray(number[:, None] ** -P * basis / size)  # damps the fine coefficients
     signs = np.where(number % 3 == 1, 1.0, -1.0)
     truth = jnp.asarray((signs * number ** (-0.5 - BETA)) @ basis)
 
@@ -124,9 +132,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             model,
             jax.random.key(0),
             prior,
-            seen,
+            operator,
             jnp.zeros(size),
-            ladder={"noise": noises},
+            schedule={"noise": noises},
             truth={"x": truth},
             num_replications=replications,
         )
@@ -134,15 +142,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     theory = 2 * min(ALPHA, BETA) / (1 + 2 * ALPHA + 2 * P)
     slow = theory * min(GAMMA, ALPHA) / ALPHA
     print(
-        f"\nTheory, without end: noise^{theory:.2f} for the series, noise^{slow:.2f} for the flow"
+        f"\nTheory, in the limit: noise^{theory:.2f} for the series, noise^{slow:.2f} for the flow"
     )
     print(found["coupling flow"].compare(found["Gaussian series"]))
-    draw(found, theory, options.out / "contraction.png")
+    exponents = {"Gaussian series": theory, "coupling flow": slow}
+    draw(found, exponents, options.out / "contraction.png")
     return found
 
 
-def draw(found: dict[str, Any], theory: float, path: Path) -> None:
-    """Radius against noise for each prior, with the slope of theory."""
+def draw(found: dict[str, Any], theory: dict[str, float], path: Path) -> None:
+    """Radius against noise for each prior, with the slopes that theory predicts."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -3,10 +3,10 @@
     python examples/evidence.py            # a quarter of an hour on two cores
     python examples/evidence.py --digit 7
 
-A held-out digit, ten rows of it hidden, noise 0.2. For each of the shipped priors the log evidence
-log p(y) by `SMC` and by `ParallelTempering`, each with its standard error, by the Laplace
-approximation at the best mode, which knows one mode only; and for the Gaussian exactly. Warnings
-of other modes and of too few particles or rounds are printed: such numbers are not to be believed.
+The data are a held-out digit with ten rows hidden and noise 0.2. For each shipped prior, prints the
+log evidence log p(y) by `SMC` and by `ParallelTempering`, each with its standard error; by the
+Laplace approximation at the best mode, which misses all other modes; and for the Gaussian prior the
+exact value. Do not trust a number with a warning about other modes, or too few particles or rounds.
 """
 
 # %%
@@ -32,16 +32,16 @@ DIGITS = Path(__file__).parent / "data" / "digits.npz"
 NOISE, FIRST, HIDDEN = 0.2, 9, 10
 
 
-# %% One model for all: `noise="omit"` takes the VAE's image without its decoder noise, and
-# `explicit=True` gives the Gaussian a latent, too.
+# %% One model for all priors: `noise="omit"` uses the VAE's image without decoder noise, and
+# `explicit=True` gives the Gaussian prior a latent site, too.
 @ngp.latent(noise="omit", explicit=True)
-def model(prior: Any, rows: jax.Array, y: Any = None) -> None:
+def model(prior: ngp.Prior, rows: jax.Array, y: jax.Array | None = None) -> None:
     x: Any = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(x[rows], NOISE).to_event(2), obs=y)
 
 
 def observe(digit: int, seed: int) -> tuple[jax.Array, jax.Array]:
-    """The visible rows of a held-out digit, and what is measured there."""
+    """Indices of the visible rows of a held-out digit, and the data there."""
     stored = np.load(DIGITS)
     truth: Any = stored["images"][list(stored["labels"]).index(digit)] / 255
     rows = np.delete(np.arange(28), np.arange(FIRST, FIRST + HIDDEN))
@@ -49,23 +49,25 @@ def observe(digit: int, seed: int) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(rows), jnp.asarray(truth[rows] + NOISE * noise, jnp.float32)
 
 
-def exact(prior: Any, rows: Any, y: Any) -> float:
-    """The log evidence of the Gaussian: of the visible pixels, with the noise."""
-    law = dist.LowRankMultivariateNormal(
+def exact(prior: ngp.GaussianPrior, rows: jax.Array, y: jax.Array) -> float:
+    """The log evidence of the Gaussian prior: the density of the visible pixels with noise."""
+    marginal = dist.LowRankMultivariateNormal(
         prior.loc[rows].ravel(),
         prior.factor[rows].reshape(y.size, -1),
         prior.diagonal[rows].ravel() + NOISE**2,
     )
-    return float(law.log_prob(y.ravel()))
+    return float(marginal.log_prob(y.ravel()))
 
 
 # %%
 def by_laplace(key: jax.Array, *arguments: Any) -> float:
+    """The log evidence by Laplace's approximation at the best mode."""
     estimate = find_map(model, key, *arguments, progress_bar=False)
     return float(AutoFisherLaplace.from_map(estimate).log_evidence())
 
 
 def by_smc(key: jax.Array, particles: int, *arguments: Any) -> tuple[float, float]:
+    """The log evidence by `SMC`, and its standard error."""
     result = SMC(model, particles, progress_bar=False).run(key, *arguments)
     return result.log_evidence, result.log_evidence_error
 
@@ -73,6 +75,7 @@ def by_smc(key: jax.Array, particles: int, *arguments: Any) -> tuple[float, floa
 def by_tempering(
     key: jax.Array, replicas: int, rounds: tuple[int, int], *arguments: Any
 ) -> tuple[float, float]:
+    """The log evidence by `ParallelTempering`, and its standard error; `rounds`: warmup, draws."""
     mcmc = MCMC(
         ParallelTempering(model, replicas),
         num_warmup=rounds[0],
@@ -99,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     key = jax.random.key(options.seed)
     print("prior       Laplace           SMC         tempering     exact")
     for name in ("gan",) if smoke else options.priors:
-        prior = ngp.pretrained.load(f"mnist_{name}")
+        prior: Any = ngp.pretrained.load(f"mnist_{name}")
         arguments = (prior, rows, y)
         laplace = by_laplace(key, *arguments)
         smc = by_smc(key, 32 if smoke else 2048, *arguments)

@@ -1,13 +1,13 @@
-"""A flow cannot put its mass on a curve; what a VAE of low noise does.
+"""A flow cannot concentrate its mass on a curve; a VAE with low noise can.
 
     python examples/manifold_limits.py                # two minutes on one core
-    python examples/manifold_limits.py --gap 0        # a closed circle: harder, for both
+    python examples/manifold_limits.py --gap 0        # a closed circle, which is harder for both
     python examples/manifold_limits.py --out results
 
-Points of three quarters of a circle with a little noise, learnt by a flow (two dimensions, exact
-density) and by a VAE (one latent, noise of the right size). Prints what `effective_dimension` says
-of each, and writes a figure: draws of both, and the flow's condition number as the noise of the
-data falls.
+A flow (two dimensions, exact density) and a VAE (one latent, noise of the right size) learn points
+on three quarters of a circle with a little noise. Prints what `effective_dimension` finds for each,
+and writes a figure: draws from both, and the flow's condition number as the noise in the data
+decreases.
 """
 
 # %%
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -26,34 +26,37 @@ import numpyro_genprior as ngp
 from numpyro_genprior.networks.architectures import MLPDecoder, MLPEncoder
 from numpyro_genprior.train import fit_flow, fit_vae
 
-SCALES = (0.3, 0.1, 0.03)  # decoder noises before the last: a VAE that starts narrow gets stuck
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCALES = (0.3, 0.1, 0.03)  # decoder noises before the final one: a VAE that starts low gets stuck
 
 
 # %%
 def curve(seed: int, number: int, noise: float, gap: float) -> np.ndarray:
-    """Points of the unit circle less a gap (in radians), moved by Gaussian noise."""
+    """Points on the unit circle, with a gap (in radians), plus Gaussian noise."""
     rng = np.random.default_rng(seed)
     angle = rng.uniform(0, 2 * np.pi - gap, number)
     points = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     return (points + noise * rng.normal(size=points.shape)).astype(np.float32)
 
 
-def nearest(points: Any, gap: float) -> tuple[np.ndarray, np.ndarray]:
-    """Distance of points from the curve, and how far along it, 0 to 1."""
-    points, length = np.asarray(points), 2 * np.pi - gap
+def nearest(points: np.ndarray, gap: float) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of points from the curve, and the position along it of the nearest, from 0 to 1."""
+    length = 2 * np.pi - gap
     angle = np.arctan2(points[:, 1], points[:, 0]) % (2 * np.pi)
     angle = np.where(angle > length + gap / 2, 0.0, np.minimum(angle, length))
-    feet = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return np.linalg.norm(points - feet, axis=1), angle / length
+    projected = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return np.linalg.norm(points - projected, axis=1), angle / length
 
 
-def width(points: Any, gap: float) -> float:
+def width(points: np.ndarray, gap: float) -> float:
     """Root mean square distance from the curve."""
     return float(np.sqrt(np.mean(nearest(points, gap)[0] ** 2)))
 
 
-def train_vae(key: jax.Array, data: np.ndarray, noise: float, epochs: int) -> Any:
-    """One latent, and a decoder noise that falls to that of the data."""
+def train_vae(key: jax.Array, data: np.ndarray, noise: float, epochs: int) -> ngp.VAEPrior:
+    """A VAE with one latent, trained with decoder noises that decrease to that of the data."""
     decoder_key, encoder_key, key = jax.random.split(key, 3)
     small = {"hidden": (64, 64), "activation": "silu"}
     decoder: Any = MLPDecoder(1, 2, output="identity", key=decoder_key, **small)
@@ -72,7 +75,9 @@ def train_vae(key: jax.Array, data: np.ndarray, noise: float, epochs: int) -> An
 # %%
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description="A flow, a VAE and a curve.")
-    parser.add_argument("--gap", type=float, default=np.pi / 2, help="of the circle, in radians")
+    parser.add_argument(
+        "--gap", type=float, default=np.pi / 2, help="gap in the circle, in radians"
+    )
     parser.add_argument("--out", type=Path, default=Path())
     parser.add_argument("--smoke", action="store_true", help="little data, few epochs")
     options = parser.parse_args(argv)
@@ -89,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         found = ngp.diagnostics.effective_dimension(flow, key, num_draws=64)
         conditions.append(found.condition_number)
         print(f"noise {noise:g}: the flow's condition number is {found.condition_number:.0f}")
-    print(f"\nThe flow at the least noise:\n{found}")
+    print(f"\nThe flow at the lowest noise:\n{found}")
 
     data = curve(0, number, noises[-1], options.gap)
     vae = train_vae(key, data, noises[-1], epochs)
@@ -103,29 +108,30 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         distance, along = nearest(points, options.gap)
         tenths = np.histogram(along, bins=10, range=(0, 1))[0] / (0.1 * len(points))
         print(
-            f"{name}: {widths[name]:.3f} from the curve (root mean square; 99 % are within "
-            f"{np.quantile(distance, 0.99):.3f}); tenths of the curve have {tenths.min():.2f} to "
-            f"{tenths.max():.2f} of their share"
+            f"{name}: root mean square distance from the curve {widths[name]:.3f} (99 % are within "
+            f"{np.quantile(distance, 0.99):.3f}); each tenth of the curve has between "
+            f"{tenths.min():.2f} and {tenths.max():.2f} times its share of the points"
         )
     path = options.out / "manifold_limits.png"
     options.out.mkdir(parents=True, exist_ok=True)
     picture(draws, widths, noises, conditions).savefig(path, dpi=120)
-    print(f"figure: {path}")
+    print(f"Figure: {path}")
     return widths
 
 
 def picture(
-    draws: dict[str, Any],
+    draws: dict[str, np.ndarray],
     widths: dict[str, float],
     noises: Sequence[float],
     conditions: list[float],
-) -> Any:
+) -> Figure:
+    """Data and draws, with their distance from the curve, and the flow's condition numbers."""
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 4, figsize=(13, 3.4), layout="constrained")
     for axes, (name, points) in zip(panels, draws.items(), strict=False):
         axes.plot(*np.asarray(points).T, ".", markersize=2, color="#1f5fa8")
-        axes.set_title(f"{name}: {widths[name]:.3f} from the curve", fontsize=10)
+        axes.set_title(f"{name}: rms distance {widths[name]:.3f}", fontsize=10)
         axes.set_aspect("equal")
         axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), xticks=(-1, 0, 1), yticks=(-1, 0, 1))
         axes.spines[["top", "right"]].set_visible(False)
@@ -136,7 +142,7 @@ def picture(
     last.invert_xaxis()
     last.spines[["top", "right"]].set_visible(False)
     last.set_title("the flow's condition number", fontsize=10)
-    last.set_xlabel("noise of the data")
+    last.set_xlabel("noise in the data")
     return figure
 
 

@@ -1,19 +1,19 @@
-"""Train the priors that ship with the package, and write each with its card.
+"""Train the priors that ship with the package, and write each with a card that describes it.
 
-    python examples/train_pretrained.py --out pretrained                     # all; MNIST by OpenML
+    python examples/train_pretrained.py --out pretrained              # all; MNIST from OpenML
     python examples/train_pretrained.py --data mnist_train10k.npz --only mnist_vae
-    python examples/train_pretrained.py --smoke                              # seconds, untrained
+    python examples/train_pretrained.py --smoke                       # seconds, untrained
 
 Data, as float32 in [0, 1]:
 
 - ``digits_*``: scikit-learn's 8×8 digits over 16. Rows ``default_rng(0).permutation(1797)``: the
   first 1500 train, the last 297 are held out.
 - ``mnist_*``: the images of an npz file (key ``images``, 8-bit) or, without ``--data``, MNIST's
-  60,000 training images by OpenML, over 255. Rows ``default_rng(0).permutation(n)``: the first nine
-  tenths train, the last tenth is held out.
+  60,000 training images from OpenML, over 255. Rows ``default_rng(0).permutation(n)``: the first
+  nine tenths train, the last tenth is held out.
 
-Held-out rows serve the figures on the card only. Early stopping has validation rows of its own, a
-tenth of the training rows.
+Held-out rows are used for the numbers on the card only. Early stopping has its own validation rows,
+a tenth of the training rows.
 """
 
 # %%
@@ -48,7 +48,7 @@ from numpyro_genprior.train import FitResult, fit_flow, fit_gan, fit_vae, sample
 
 @dataclass(frozen=True)
 class Data:
-    """Training and held-out events, where they are from and under which licence."""
+    """Training and held-out events, with their source and licence."""
 
     train: np.ndarray
     held_out: np.ndarray
@@ -74,7 +74,7 @@ def load_digits(smoke: bool) -> Data:
 
     digits: Any = datasets.load_digits()
     images = (digits.images / 16.0).astype(np.float32)
-    source = "the 1797 8×8 digits of `sklearn.datasets.load_digits`, pixels over 16"
+    source = "the 1797 8×8 digits of `sklearn.datasets.load_digits`, pixels divided by 16"
     licence = (
         "CC BY 4.0 (E. Alpaydin & C. Kaynak, Optical Recognition of Handwritten Digits, "
         "UCI Machine Learning Repository, 1998, doi:10.24432/C50P49)"
@@ -93,7 +93,7 @@ def load_mnist(path: Path | None, source: str | None, smoke: bool) -> Data:
         table: Any = fetch_openml("mnist_784", version=1, as_frame=False, parser="liac-arff")
         images = table.data[:60000].reshape(-1, 28, 28)
         source = "the 60,000 training images of MNIST, OpenML data set mnist_784"
-    source = f"{source}, pixels over 255"
+    source = f"{source}, pixels divided by 255"
     licence = "CC BY-SA 3.0 (Y. LeCun, C. Cortes, C. Burges, The MNIST database)"
     images = (images / 255.0).astype(np.float32)
     return split(images, len(images) * 9 // 10, source, licence, smoke)
@@ -114,13 +114,13 @@ def jitter(scale: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 @dataclass(frozen=True)
 class Trained:
-    """A prior with what its card says of the architecture, the training and the fit."""
+    """A prior, and what its card says about architecture, training and fit."""
 
-    prior: Any
+    prior: Any  # of any family
     architecture: str
     training: str
     fit: dict[str, str]
-    kept: Any = None  # what the file holds, where that is a part of the prior
+    kept: ngp.Prior | None = None  # what the file holds, if only a part of the prior
 
 
 def epochs(smoke: bool, batch_size: int, max_epochs: int, patience: int) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def epochs(smoke: bool, batch_size: int, max_epochs: int, patience: int) -> dict
 
 
 def cosine(rows: int, setting: dict[str, Any], start: float) -> optax.Schedule:
-    """Adam's step size falls to a fiftieth by the last epoch."""
+    """A step size that decreases to a fiftieth by the last epoch."""
     steps = max(1, int(0.9 * rows) // setting["batch_size"]) * setting["max_epochs"]
     return optax.cosine_decay_schedule(start, steps, 0.02)
 
@@ -148,37 +148,40 @@ def vae_fit(prior: Any, data: Data) -> dict[str, str]:
     x = jnp.asarray(data.held_out)
     bound = jax.jit(prior.log_prob_bound, static_argnums=2)
     elbo = jnp.stack([bound(jr.key(i), x, 1).mean() for i in range(10)]).mean()
-    parts = jnp.split(x, list(range(250, len(x), 250)))  # a hundred images of each stand in memory
+    parts = jnp.split(x, list(range(250, len(x), 250)))  # memory holds 100 draws of each image
     tight = jnp.concatenate([bound(jr.key(10), part, 100) for part in parts]).mean()
     loc, _ = jax.vmap(prior.encoder)(x)
     mse = jnp.mean((prior.decode(loc) - x) ** 2)
     samples = prior.noiseless().sample(jr.key(11), (len(x),))
     figures = sample_coverage(samples, x)
     return {
-        "held-out evidence lower bound": f"{elbo:.1f} nats an image",
-        "held-out importance-weighted bound, 100 draws": f"{tight:.1f} nats an image",
-        "held-out reconstruction error": f"{mse:.5f} (mean square a pixel, at the encoder's mean)",
+        "held-out evidence lower bound": f"{elbo:.1f} nats per image",
+        "held-out importance-weighted bound, 100 draws": f"{tight:.1f} nats per image",
+        "held-out reconstruction error": f"{mse:.5f} (mean square per pixel, "
+        "at the encoder's mean)",
         "decoder noise": f"{float(prior.scale):.4f} (learnt standard deviation)",
         **{f"{k} of held-out images": f"{v:.2f}" for k, v in figures.items()},
     }
 
 
-def exact_fit(prior: Any, data: Data, scale: float = 0.0) -> dict[str, str]:
+def exact_fit(prior: ngp.Prior, data: Data, scale: float = 0.0) -> dict[str, str]:
     x = data.held_out + scale * np.random.default_rng(1).normal(size=data.held_out.shape)
     log_prob = jax.jit(prior.log_prob)(jnp.asarray(x, jnp.float32)).mean()
     noise = f", with noise of sd {scale} added as in training" if scale else ""
-    return {"held-out log density": f"{log_prob:.1f} nats an image{noise}"}
+    return {"held-out log density": f"{log_prob:.1f} nats per image{noise}"}
 
 
-def train_vae(key: jax.Array, data: Data, setting: dict[str, Any], nets: Any, **kwargs: Any) -> Any:
+def train_vae(
+    key: jax.Array, data: Data, setting: dict[str, Any], nets: tuple[Any, Any], **kwargs: Any
+) -> FitResult:
     decoder, encoder = nets
     rate = cosine(len(data.train), setting, 1e-3)
     settings = {"decoder": decoder, "encoder": encoder, "learning_rate": rate, **setting, **kwargs}
     return fit_vae(key, data.train, latent_size=decoder.latent_size, **settings)
 
 
-# Under beta = 1 the encoder leaves holes in the standard normal, and samples from these are not
-# digits: coverage of held-out images 0.62, against a reconstruction error of 0.0063.
+# With beta = 1 the encoder leaves holes in the standard normal, and samples from the holes are not
+# digits: coverage of held-out images is 0.62, although the reconstruction error is only 0.0063.
 BETA = 2.0
 
 
@@ -190,7 +193,7 @@ def mnist_vae(key: jax.Array, data: Data, smoke: bool) -> Trained:
         result.prior,
         "decoder 20-500-500-784, relu, sigmoid output; encoder 784-500-500-20 (loc, scale); "
         "Gaussian noise of one learnt scale",
-        history(result, "fit_vae", f", beta {BETA:g}, images moved by up to a pixel"),
+        history(result, "fit_vae", f", beta {BETA:g}, images shifted by up to one pixel"),
         vae_fit(result.prior, data),
     )
 
@@ -206,20 +209,20 @@ def mnist_conv_vae(key: jax.Array, data: Data, smoke: bool) -> Trained:
         result.prior,
         "decoder 16-128-7×7×32, transposed convolutions (kernel 4, stride 2) to 14×14×16 and "
         "28×28, relu, sigmoid output; encoder its mirror image; Gaussian noise of one learnt scale",
-        history(result, "fit_vae", f", beta {BETA:g}, images moved by up to a pixel"),
+        history(result, "fit_vae", f", beta {BETA:g}, images shifted by up to one pixel"),
         vae_fit(result.prior, data),
     )
 
 
 def train_gan(
-    key: jax.Array, data: Data, setting: dict[str, Any], nets: Any, rate: float
+    key: jax.Array, data: Data, setting: dict[str, Any], nets: tuple[Any, Any], rate: float
 ) -> FitResult:
     generator, critic = nets
     settings = {"generator": generator, "critic": critic, "learning_rate": rate, **setting}
     return fit_gan(key, data.train, latent_size=generator.latent_size, **settings)
 
 
-def gan_fit(prior: Any, data: Data) -> dict[str, str]:
+def gan_fit(prior: ngp.Prior, data: Data) -> dict[str, str]:
     samples = prior.sample(jr.key(11), (len(data.held_out),))
     figures = sample_coverage(samples, data.held_out)
     return {f"{k} of held-out images": f"{v:.2f}" for k, v in figures.items()}
@@ -240,8 +243,9 @@ def mnist_gan(key: jax.Array, data: Data, smoke: bool) -> Trained:
     )
 
 
-# NUTS samples the flow's base. The smoother the flow, the longer its steps: six spline layers took
-# four times as long a step and three to four times as many steps, for the same held-out bound.
+# NUTS samples the flow's base, and takes longer steps if the flow is smoother. Six spline layers
+# reached the same held-out bound, but needed three to four times as many steps, each four times as
+# slow.
 WEIGHT_DECAY = 1.0
 
 
@@ -272,15 +276,15 @@ def mnist_flow(key: jax.Array, data: Data, smoke: bool, vae: Any) -> Trained:
     prior = ngp.VAEPrior(vae.net, result.prior, scale=vae.scale, encoder=vae.encoder)
     return Trained(
         prior,
-        "mnist_vae with another law of its 20 latents: four affine coupling layers (log scales "
-        "bounded by 0.5, conditioners 10-64-64-20, silu) over a standard normal",
+        "mnist_vae with another distribution of its 20 latents: four affine coupling layers (log "
+        "scales bounded by 0.5, conditioners 10-64-64-20, silu) over a standard normal",
         history(
             result,
             "fit_flow",
             f" on draws from the encoder at the training images, AdamW, decay {WEIGHT_DECAY:g}",
         ),
         vae_fit(prior, data),
-        kept=result.prior,  # the rest is mnist_vae's
+        kept=result.prior,  # everything else is in mnist_vae's file
     )
 
 
@@ -353,8 +357,8 @@ def digits_flow(key: jax.Array, data: Data, smoke: bool) -> Trained:
     return Trained(
         result.prior,
         "six rational-quadratic spline coupling layers (8 knots, conditioners of width 64) over "
-        f"a standard normal, on the pixels; a law of images with noise of sd {noise} added, "
-        "without which pixels that are always 0 have no density",
+        f"a standard normal, on the pixels; the distribution of images with noise of sd "
+        f"{noise} added, without which pixels that are always 0 have no density",
         history(result, "fit_flow"),
         exact_fit(result.prior, data, noise),
     )
@@ -415,10 +419,10 @@ def picture(path: Path, images: np.ndarray, columns: int = 10) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, help="npz file with 28×28 digits under `images`")
-    parser.add_argument("--source", help="where the images of --data are from, for the card")
-    parser.add_argument("--only", choices=RECIPES, help="train one")
+    parser.add_argument("--source", help="source of the images in --data, for the card")
+    parser.add_argument("--only", choices=RECIPES, help="train this one only")
     parser.add_argument("--out", type=Path, default=Path("pretrained"), help="folder to write to")
-    parser.add_argument("--smoke", action="store_true", help="tiny: one epoch on a few rows")
+    parser.add_argument("--smoke", action="store_true", help="one epoch on a few rows")
     args = parser.parse_args(argv)
     names = [args.only] if args.only else list(RECIPES)
     if args.smoke:

@@ -1,7 +1,7 @@
 """Trained priors that ship with the package, each with a card.
 
-``mnist_*`` are laws of 28×28 handwritten digits and ``digits_*`` of scikit-learn's 8×8 digits, both
-with pixels from 0 to 1. ``examples/train_pretrained.py`` made them.
+``mnist_*`` are priors of 28×28 handwritten digits and ``digits_*`` of scikit-learn's 8×8 digits,
+both with pixels from 0 to 1. ``examples/train_pretrained.py`` made them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["card", "load", "names"]
 
 _SUFFIX = ".safetensors"
 
-# Whose file holds a law for the latents of another's decoder, so that its weights ship once.
+# Priors whose file holds only a distribution of the latents of another prior's decoder.
 _DECODERS = {"mnist_flow": "mnist_vae"}
 
 
@@ -60,7 +60,7 @@ def load(name: str) -> Prior:
     **Density** as for the class of prior; `card` says so.
 
     **Fails when** your images differ from the training data in size, polarity (strokes are bright),
-    position or scale of the pixels: every posterior is then drawn to the wrong digits.
+    position or scale of the pixels: every posterior is then biased towards the wrong digits.
 
     Examples
     --------

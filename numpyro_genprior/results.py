@@ -78,6 +78,18 @@ def dataset(
     )
 
 
+def axis_names(ndim: int, prefix: str = "") -> tuple[str, ...]:
+    """Names of an array's dimensions for `dataset`.
+
+    ``("entry",)`` for a vector, ``("row", "col")`` for an image, ``("row", "col", "channel")`` with
+    channels, ``("axis0", "axis1", ...)`` beyond. `prefix` is put in front of each, with an
+    underscore: the name of the site where a data set holds several.
+    """
+    names = {1: ("entry",), 2: ("row", "col"), 3: ("row", "col", "channel")}.get(ndim)
+    names = names or tuple(f"axis{i}" for i in range(ndim))
+    return tuple(f"{prefix}_{name}" for name in names) if prefix else names
+
+
 def refuse_axes(ax: Axes | None, what: str) -> None:
     """Raise if `ax` was given for a picture that has several panels."""
     if ax is not None:

@@ -1,26 +1,27 @@
-"""Checks of arguments, shared by all subpackages; each failure names its remedy."""
+"""Checks of arguments that all folders use; each error names its remedy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import PyTree
 from numpyro.distributions import Distribution, constraints
 from numpyro.util import is_prng_key
 
 from numpyro_genprior.errors import message
 
 
-def array(value: Any, what: str) -> jax.Array:
+def array(value: object, what: str) -> jax.Array:
     """An array of numbers."""
     if not isinstance(value, (str, bytes, Mapping)) and value is not None:
         try:
-            return jnp.asarray(value)
+            return jnp.asarray(cast(ArrayLike, value))
         except (TypeError, ValueError):
             pass
     raise TypeError(
@@ -32,7 +33,8 @@ def array(value: Any, what: str) -> jax.Array:
     )
 
 
-def event_shape(decoded: Any, declared: tuple[int, ...] | None) -> tuple[int, ...]:
+def event_shape(decoded: jax.ShapeDtypeStruct, declared: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape of an event, which must be the declared one if there is one."""
     if declared is not None and tuple(declared) != decoded.shape:
         raise ValueError(
             message(
@@ -85,6 +87,7 @@ def event_support(
 
 
 def latent_value(z: ArrayLike, latent: Distribution) -> jax.Array:
+    """An array whose trailing dimensions are those of one latent."""
     z = array(z, "The latent")
     expected = latent.event_shape
     if z.shape[max(z.ndim - len(expected), 0) :] != expected:
@@ -99,7 +102,8 @@ def latent_value(z: ArrayLike, latent: Distribution) -> jax.Array:
     return z
 
 
-def event_value(x: ArrayLike, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+def event_value(x: ArrayLike, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+    """An array of floats whose trailing dimensions are those of one event."""
     x = array(x, "The event")
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(
@@ -120,7 +124,7 @@ def event_value(x: ArrayLike, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 
 
 def batches_fit(leading: list[tuple[int, ...]], batch_shape: tuple[int, ...]) -> None:
-    """Leading dimensions of arguments must broadcast against the batch of conditions."""
+    """Raise if leading dimensions do not broadcast against the batch of conditions."""
     try:
         jnp.broadcast_shapes(*leading, batch_shape)
     except ValueError:
@@ -134,7 +138,8 @@ def batches_fit(leading: list[tuple[int, ...]], batch_shape: tuple[int, ...]) ->
         ) from None
 
 
-def random_key(key: Any) -> jax.Array:
+def random_key(key: object) -> jax.Array:
+    """A random key, typed or raw."""
     try:
         good = is_prng_key(key)
     except Exception:
@@ -145,25 +150,25 @@ def random_key(key: Any) -> jax.Array:
                 "This is not a random key",
                 expected="jax.random.key(seed), or a raw uint32 key",
                 got=f"{type(key).__name__}"
-                + (f" of shape {jnp.shape(key)}" if hasattr(key, "shape") else ""),
+                + (f" of shape {jnp.shape(cast(ArrayLike, key))}" if hasattr(key, "shape") else ""),
                 remedy="pass jax.random.key(0); inside a model, run it under numpyro.handlers.seed",
             )
         )
-    return key
+    return cast(jax.Array, key)
 
 
-def _all(test: Callable[[Any], Any], array: Any) -> bool:
-    """Test a concrete array by NumPy: inside a traced model JAX would trace the test, too."""
+def _all(test: Callable[[np.ndarray], np.ndarray], array: jax.Array) -> bool:
+    """Test a concrete array with NumPy: inside a traced model JAX would trace the test too."""
     return bool(np.all(test(np.asarray(array))))
 
 
 def weights_finite(
-    tree: Any,
+    tree: PyTree,
     what: str,
     remedy: str = "load the weights again or train again with a smaller step; a prior must be "
     "finite",
 ) -> None:
-    """Refuse NaN and infinite weights. Traced weights cannot be looked at, and are not."""
+    """Refuse NaN and infinite weights. Traced weights are not checked."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if isinstance(leaf, Tracer) or not hasattr(leaf, "dtype"):
             continue
@@ -215,7 +220,7 @@ def positive(
     return scale
 
 
-def _worst(scale: np.ndarray) -> Any:
+def _worst(scale: np.ndarray) -> complex:
     return (
         scale.flat[0]
         if np.iscomplexobj(scale)

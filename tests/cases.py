@@ -37,8 +37,8 @@ class Case:
 
     ``bounded``: events do not fill the real space. ``one_way``: the flow has no inverse.
     ``iterative``: a direction of the flow is found by iteration, to a tolerance of its own.
-    ``integer``: the condition is one of labels. ``pickles``: by cloudpickle. ``promotes``: a law of
-    NumPyro's inside broadcasts ranks when it draws samples.
+    ``integer``: the condition is one of labels. ``pickles``: by cloudpickle. ``promotes``: a
+    NumPyro distribution inside promotes ranks when it draws samples.
     """
 
     name: str
@@ -63,11 +63,38 @@ class Case:
     def conditional(self) -> bool:
         return self.condition_shape is not None
 
+    @property
+    def slow(self) -> bool:
+        """Whether the default tier leaves this case out."""
+        return self.name not in DEFAULT_TIER
+
     def __repr__(self) -> str:
         return self.name
 
 
 CASES: dict[str, Case] = {}
+
+# The default tier tests these: each density, library, trait and kind of latent at least once.
+# `pytest --all` tests every case.
+DEFAULT_TIER = {
+    "gan",
+    "gan_conv",
+    "gan_labelled",
+    "gan_of_a_number",
+    "vae_with_scale_of_its_own",
+    "vae_with_encoder",
+    "vae_conditional",
+    "vae_over_a_flow",
+    "coupling_conditional",
+    "planar",
+    "triangular_spline",
+    "flow_onto_the_unit_square",
+    "distrax_coupling",
+    "numpyro_autoregressive",
+    "numpyro_simplex",
+    "gaussian_image",
+    "field_even",
+}
 
 
 def case(density, latent, event, **traits):

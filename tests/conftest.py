@@ -3,7 +3,8 @@
 Tiers
     ``pytest`` runs the default tier, on two processes, in minutes; ``pytest --all`` everything:
     ``@pytest.mark.slow`` marks what the default tier leaves out, because a cheaper test of the same
-    kind stays in it. ``-n 0`` runs in one process (for a debugger)::
+    kind stays in it; of the cases of cases.py the default tier has a third. ``-n 0`` runs in one
+    process (for a debugger)::
 
         pytest  # default tier
         pytest - -all  # everything
@@ -76,12 +77,18 @@ def pytest_configure(config):
             jax.config.update(name, value)
 
 
+def is_slow(item):
+    """Whether the default tier leaves a test out: by its mark, or by its case of cases.py."""
+    case = getattr(item, "callspec", None) and item.callspec.params.get("case")
+    return item.get_closest_marker("slow") is not None or getattr(case, "slow", False)
+
+
 def pytest_collection_modifyitems(config, items):
     """Keep the tests of this tier and this precision that the devices here can run."""
     selected, deselected = [], []
     everything = config.getoption("--all")
     for item in items:
-        in_tier = everything or item.get_closest_marker("slow") is None
+        in_tier = everything or not is_slow(item)
         in_precision = (item.get_closest_marker("float64") is not None) == jax.config.jax_enable_x64
         devices = item.get_closest_marker("devices")
         on_devices = devices is None or jax.device_count() >= devices.args[0]

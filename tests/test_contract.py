@@ -30,14 +30,6 @@ from numpyro_genprior.testing.expect import decoded, log_prob_of, sampled
 IN_DOUBLE_PRECISION = ("density_against_jacobian", "gradients")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Hundreds of tiny programs, each run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(params=CASES.values(), ids=repr, scope="module")
 def case(request):
     return request.param

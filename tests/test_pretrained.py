@@ -49,7 +49,7 @@ def test_samples_cover_held_out_digits(name, held_out):
     prior = pretrained.load(name)
     if CLASSES[name] == "VAEPrior":
         prior = prior.noiseless()
-    if CLASSES[name] == "FlowPrior":  # a law of images with noise added, as its card says
+    if CLASSES[name] == "FlowPrior":  # it has noise added, as its card says
         held_out = held_out + 0.05 * jr.normal(jr.key(1), held_out.shape)
     figures = sample_coverage(prior.sample(jr.key(0), (297,)), held_out)
     assert figures["coverage"] > 0.7
@@ -60,7 +60,7 @@ def test_vae_reconstructs_held_out_digits(held_out):
     prior = pretrained.load("digits_vae")
     loc, _ = jax.vmap(prior.encoder)(held_out)
     error = jnp.mean((prior.decode(loc) - held_out) ** 2)
-    # Against the variance of the pixels, which is what the mean image leaves.
+    # Against the variance of the pixels, the error of the mean image.
     assert float(error) < 0.2 * float(jnp.mean(jnp.var(held_out, axis=0)))
 
 
@@ -71,7 +71,7 @@ def test_unknown_name():
         pretrained.card("cats")
 
 
-def test_flow_is_another_law_for_the_latents_of_the_vae():
+def test_flow_is_another_distribution_of_the_latents_of_the_vae():
     flow, vae = pretrained.load("mnist_flow"), pretrained.load("mnist_vae")
     assert type(flow.latent).__name__ == "FlowPrior"
     z = jnp.linspace(-1, 1, 20)

@@ -1,4 +1,4 @@
-"""The quickstart says in words where chains sit. Its run itself is a stage of .ci/run."""
+"""The quickstart says in words which modes its chains are in. `.ci/run` runs it whole."""
 
 import importlib.util
 import pathlib
@@ -33,15 +33,15 @@ def trace_of(latents, log_density=None):
 
 def test_chains_that_agree(quickstart, rng):
     latents = rng.normal(size=(4, 2000, 3))
-    assert quickstart.places(latents) == [[0, 1, 2, 3]]
+    assert quickstart.modes(latents) == [[0, 1, 2, 3]]
     assert "agree: r_hat is at most 1.0" in quickstart.verdict(trace_of(latents))
 
 
-def test_separated_modes_are_told_with_their_chains_and_densities(quickstart, rng):
+def test_separate_modes_are_named_with_their_chains_and_densities(quickstart, rng):
     latents = rng.normal(size=(4, 500, 3))
     latents[1:3, :, 1] += 6.0
     log_density = np.broadcast_to(np.array([-10.0, -20.0, -22.0, -12.0])[:, None], (4, 500))
-    assert quickstart.places(latents) == [[0, 3], [1, 2]]
+    assert quickstart.modes(latents) == [[0, 3], [1, 2]]
     words = quickstart.verdict(trace_of(latents, log_density))
     assert words.startswith("THE CHAINS DISAGREE")
     assert "chains 0, 3 (mean log density -11.0); chains 1, 2 (mean log density -21.0)" in words

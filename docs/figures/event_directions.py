@@ -1,6 +1,7 @@
 """What the best and the least determined directions do to the digit."""
 
 import jax
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
@@ -18,4 +19,5 @@ def model(prior, y=None):
 truth = prior.decode(jax.random.normal(jax.random.key(3), (12,)))
 y = truth[:, :4] + 0.1 * jax.random.normal(jax.random.key(4), (8, 4))
 estimate = ngp.infer.find_map(model, jax.random.key(0), prior, y, progress_bar=False)
-ngp.plots.event_directions(ngp.diagnostics.sensitivity(model, estimate, prior, y))
+sensitivity = ngp.diagnostics.sensitivity(model, estimate, prior, y)
+ngp.plots.event_directions(sensitivity, observed=np.arange(64).reshape(8, 8) % 8 < 4)

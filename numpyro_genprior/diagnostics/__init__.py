@@ -1,21 +1,20 @@
-"""What the data determined, what the prior made up, and whether to believe it."""
+"""What the data determined, what came from the prior, and whether to trust the result."""
 
-from numpyro_genprior.diagnostics.calibration.contraction import (
-    Comparison,
-    Contraction,
-    contraction,
-)
+from numpyro_genprior.diagnostics.calibration.contraction import contraction
+from numpyro_genprior.diagnostics.calibration.contraction_result import Comparison, Contraction
 from numpyro_genprior.diagnostics.calibration.coverage import Coverage, coverage
 from numpyro_genprior.diagnostics.calibration.power_law import Rate
 from numpyro_genprior.diagnostics.calibration.sbc import SBC, sbc
 from numpyro_genprior.diagnostics.calibration.tarp import TARP, tarp
-from numpyro_genprior.diagnostics.posterior.adequacy import Adequacy, adequacy
+from numpyro_genprior.diagnostics.posterior.adequacy import adequacy
+from numpyro_genprior.diagnostics.posterior.adequacy_result import Adequacy
 from numpyro_genprior.diagnostics.posterior.modes import ChainModes, modes
 from numpyro_genprior.diagnostics.posterior.posterior_collapse import (
     PosteriorCollapse,
     posterior_collapse,
 )
-from numpyro_genprior.diagnostics.posterior.sensitivity import Sensitivity, sensitivity
+from numpyro_genprior.diagnostics.posterior.sensitivity import sensitivity
+from numpyro_genprior.diagnostics.posterior.sensitivity_result import Sensitivity
 from numpyro_genprior.diagnostics.prior.decoder_collapse import DecoderCollapse, decoder_collapse
 from numpyro_genprior.diagnostics.prior.effective_dimension import (
     EffectiveDimension,

@@ -1,4 +1,4 @@
-"""Keeping a prior in a file: safetensors with a header that says what is inside."""
+"""Save a prior in a file and load it: safetensors with a header that describes the prior."""
 
 from numpyro_genprior.io.errors import (
     CorruptFileError,

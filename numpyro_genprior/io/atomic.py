@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Read and write files atomically."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["read", "write"]
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Put `data` into a file, so that a reader sees the old content or the new and nothing else.
+    """Write `data` so that a reader sees either the old content or the new.
 
     The bytes go to a new file in the same folder, are forced to the disk, and take the old file's
     place in one step. A symbolic link is followed, the old file's permissions are kept.

@@ -1,4 +1,4 @@
-"""A prior as JSON: its class, its networks by architecture, its latent, support and condition."""
+"""Describe a prior in JSON: class, architectures, latent, support, condition, static fields."""
 
 from __future__ import annotations
 

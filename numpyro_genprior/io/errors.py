@@ -1,4 +1,4 @@
-"""What can be wrong with a file of a prior. All are ValueErrors, and nothing is half loaded."""
+"""Errors of saving and loading. All are ValueErrors; nothing is ever half loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes of a file: safetensors, with one JSON header and a checksum over every byte.
+"""The file format: safetensors, with one JSON header and a checksum over every byte.
 
 The layout is that of safetensors (https://huggingface.co/docs/safetensors): eight bytes with the
 length of a JSON header, the header, the arrays. Any reader of safetensors can open it. Our own
@@ -66,7 +66,7 @@ def encode(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes
     Raises
     ------
     PriorFileError
-        For a dtype that the format does not have, or a header that is not JSON.
+        If the format does not have a dtype, or the header is not JSON.
     """
     for name, array in arrays.items():
         if array.dtype not in _NAMES:
@@ -104,7 +104,7 @@ def decode_header(data: bytes) -> tuple[dict[str, Any], int]:
     Raises
     ------
     NotAPriorFileError, CorruptFileError, VersionError
-        Whatever is wrong. The checksum is not looked at.
+        If anything but the checksum is wrong, which is not checked.
     """
     end = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 10 or data[8:9] != b"{":
@@ -163,7 +163,7 @@ def decode(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     Raises
     ------
     NotAPriorFileError, TruncatedFileError, CorruptFileError, VersionError
-        Whatever is wrong; every byte is checked.
+        If anything is wrong; every byte is checked.
     """
     header, end = decode_header(data)
     whole = end + _size_of_arrays(data[8:end])
@@ -207,7 +207,7 @@ def _truncated(expected: str, data: bytes) -> TruncatedFileError:
 
 
 def _size_of_arrays(text: bytes) -> int:
-    """How many bytes the safetensors header says that arrays take; 0 where it says nothing."""
+    """The bytes that arrays take according to the safetensors header; 0 if it does not say."""
     entries = _json(text, "safetensors header").values()
     offsets = [entry.get("data_offsets") for entry in entries if isinstance(entry, dict)]
     ends = [pair[-1] for pair in offsets if isinstance(pair, list) and pair]

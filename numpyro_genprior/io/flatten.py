@@ -1,15 +1,16 @@
-"""The arrays of a prior, each under a readable name, and their replacement."""
+"""Collect the arrays of a prior under readable names, and fill a prior with others."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import DTypeLike
+from jaxtyping import PyTree
 from numpyro.distributions import Distribution
 
 from numpyro_genprior.errors import message
@@ -20,12 +21,13 @@ from numpyro_genprior.priors.condition import Condition
 
 __all__ = ["collect", "difference", "fill", "to_jax"]
 
-Visit = Callable[[str, Any], Any]
+Leaf = jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
+Visit = Callable[[str, PyTree], PyTree]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-def collect(prior: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def collect(prior: PyTree) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return all arrays of a prior by name, and its Python numbers, strings and functions by name.
 
     Names follow the structure: ``net.dense.layers.0.weight``. Integer arrays are among them.
@@ -38,7 +40,7 @@ def collect(prior: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     arrays: dict[str, np.ndarray] = {}
     constants: dict[str, str] = {}
 
-    def visit(name: str, leaf: Any) -> Any:
+    def visit(name: str, leaf: PyTree) -> PyTree:
         if not _is_array(leaf):
             constants[name] = _written(leaf)
         else:
@@ -50,13 +52,13 @@ def collect(prior: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def fill(
-    skeleton: Any,
+    skeleton: PyTree,
     arrays: Mapping[str, np.ndarray],
     *,
     name: str = "",
     constants: Mapping[str, str] | None = None,
     exact: bool = False,
-) -> Any:
+) -> PyTree:
     """Return a copy of a structure with its arrays replaced by those of the same names.
 
     Parameters
@@ -68,7 +70,7 @@ def fill(
     name
         Name of the part, in front of its arrays' names.
     constants
-        Python numbers and strings that the skeleton must agree with where it has them.
+        Python numbers and strings of the file, with which those of the skeleton must agree.
     exact
         Whether dtypes must agree too; otherwise only their kinds (inexact, integer, ...).
 
@@ -78,7 +80,7 @@ def fill(
         If the arrays do not fit.
     """
 
-    def visit(name: str, leaf: Any) -> Any:
+    def visit(name: str, leaf: PyTree) -> PyTree:
         if not _is_array(leaf):
             _same_constant(name, leaf, constants or {})
             return leaf
@@ -98,7 +100,7 @@ def fill(
 
 
 def difference(arrays: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> str | None:
-    """Name an array in which two collections differ, None if they are the same numbers."""
+    """The name of an array in which two collections differ, or None."""
     if arrays.keys() != others.keys():
         return min(arrays.keys() ^ others.keys())
     for name, array in arrays.items():
@@ -108,7 +110,7 @@ def difference(arrays: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray
     return None
 
 
-def _walk(node: Any, visit: Visit, name: str) -> Any:
+def _walk(node: PyTree, visit: Visit, name: str) -> PyTree:
     if isinstance(node, Frozen):
         return Frozen(_walk(node.net, visit, name))
     if isinstance(node, Condition):
@@ -116,7 +118,7 @@ def _walk(node: Any, visit: Visit, name: str) -> Any:
     if isinstance(node, Distribution):
         return _walk_distribution(node, visit, name)
 
-    def at(path: Any, leaf: Any) -> Any:
+    def at(path: tuple[object, ...], leaf: PyTree) -> PyTree:
         below = _join(name, *map(_key, path))
         return _walk(leaf, visit, below) if _is_special(leaf) else visit(below, leaf)
 
@@ -140,19 +142,19 @@ def _walk_distribution(d: Distribution, visit: Visit, name: str) -> Distribution
     return type(d).tree_unflatten(aux, tuple(of_field[field] for field in fields))
 
 
-def _is_special(node: Any) -> bool:
+def _is_special(node: object) -> bool:
     return isinstance(node, Frozen | Condition | Distribution)
 
 
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+def _is_array(leaf: object) -> bool:
+    return isinstance(leaf, Leaf)
 
 
 def _uniquely(visit: Visit) -> Visit:
     """Number repeated names, so that no two arrays share one."""
     seen: dict[str, int] = {}
 
-    def visit_unique(name: str, leaf: Any) -> Any:
+    def visit_unique(name: str, leaf: PyTree) -> PyTree:
         count = seen[name] = seen.get(name, 0) + 1
         return visit(name if count == 1 else f"{name}~{count}", leaf)
 
@@ -163,14 +165,14 @@ def _join(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _key(key: Any) -> str:
+def _key(key: object) -> str:
     for attribute in ("name", "key", "idx"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))
     return str(key)
 
 
-def _to_numpy(name: str, leaf: Any) -> np.ndarray:
+def _to_numpy(name: str, leaf: Leaf) -> np.ndarray:
     if isinstance(leaf, Tracer | jax.ShapeDtypeStruct):
         raise PriorFileError(
             message(
@@ -204,12 +206,12 @@ def to_jax(name: str, array: np.ndarray) -> jax.Array:
     return converted
 
 
-def _written(constant: Any) -> str:
-    """A number, a string or a function as text, without its place in memory."""
+def _written(constant: object) -> str:
+    """A number, a string or a function as text, without a memory address."""
     return _ADDRESS.sub("", repr(constant))
 
 
-def _same_constant(name: str, leaf: Any, constants: Mapping[str, str]) -> None:
+def _same_constant(name: str, leaf: object, constants: Mapping[str, str]) -> None:
     expected = _written(leaf)
     got = _ADDRESS.sub("", str(constants.get(name, expected)))
     if got != expected:
@@ -223,7 +225,7 @@ def _same_constant(name: str, leaf: Any, constants: Mapping[str, str]) -> None:
         )
 
 
-def _same_shape(name: str, array: np.ndarray, leaf: Any, exact: bool) -> None:
+def _same_shape(name: str, array: np.ndarray, leaf: Leaf, exact: bool) -> None:
     dtype = jax.dtypes.canonicalize_dtype(array.dtype)
     same = dtype == leaf.dtype
     if not exact:
@@ -240,10 +242,10 @@ def _same_shape(name: str, array: np.ndarray, leaf: Any, exact: bool) -> None:
         )
 
 
-def _kind(dtype: Any) -> str:
+def _kind(dtype: DTypeLike) -> str:
     return "inexact" if jnp.issubdtype(dtype, jnp.inexact) else np.dtype(dtype).kind
 
 
-def _some(arrays: Mapping[str, Any]) -> str:
+def _some(arrays: Mapping[str, np.ndarray]) -> str:
     names = sorted(arrays)
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

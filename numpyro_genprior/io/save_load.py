@@ -25,11 +25,11 @@ __all__ = ["load", "read_header", "save"]
 
 
 def save(path: str | os.PathLike[str], prior: Prior) -> None:
-    """Keep a prior in one file, in safetensors format.
+    """Save a prior in one file, in safetensors format.
 
     The file holds all arrays bit for bit (weights, scale, condition, parameters of the latent) and
-    a JSON header that says what they are. It is written whole or not at all: an interrupted save
-    leaves an old file as it was.
+    a JSON header that describes them. It is written atomically: an interrupted save leaves an old
+    file as it was.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def save(path: str | os.PathLike[str], prior: Prior) -> None:
 
     Notes
     -----
-    **Fails when** a network keeps weights where JAX cannot see them: these are not in the file.
+    **Fails when** a network keeps weights where JAX cannot see them: they are not saved.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def save(path: str | os.PathLike[str], prior: Prior) -> None:
     if not isinstance(prior, Prior):
         raise TypeError(
             message(
-                "ngp.save keeps priors",
+                "ngp.save saves priors",
                 expected="an ngp.Prior",
                 got=type(prior).__name__,
                 remedy="save the prior inside, before expand, to_event or mask, and apply these "
@@ -122,8 +122,8 @@ def load(path: str | os.PathLike[str], like: Prior | None = None) -> Any:
 
     Notes
     -----
-    **Fails when** `like` differs from the saved prior in what no array shows, such as the
-    activation function of a network of your own: keep the code that built it.
+    **Fails when** `like` differs from the saved prior in something that no array shows, such as the
+    activation function of your own network: keep the code that built it.
     """
     data = atomic.read(path)
     try:
@@ -154,7 +154,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Notes
     -----
-    **Fails when** the file is no prior's, like `load`.
+    **Fails when** `ngp.save` did not write the file, like `load`.
     """
     return file_format.decode_header(atomic.read(path))[0]
 

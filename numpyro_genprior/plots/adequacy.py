@@ -1,52 +1,71 @@
-"""Adequacy: what the best event leaves of the data, and which part of that no event reaches."""
+"""`adequacy`: the residual of the best event, and the part of it that no event reaches."""
 
 from __future__ import annotations
 
-import textwrap
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from numpyro_genprior.diagnostics import Adequacy
 from numpyro_genprior.errors import message
-from numpyro_genprior.plots.style import BAD, DATA, PRIOR, check, pyplot
+from numpyro_genprior.plots.style import (
+    BAD,
+    CAPTION_LINE,
+    DATA,
+    PANEL_TITLE,
+    PRIOR,
+    SMALL,
+    check,
+    colour_bar,
+    finish,
+    open_frame,
+    pyplot,
+    wrap,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAPS = "RdBu_r"
-TOP = {"adequate": "Adequate", "noise_too_small": "Noise too small", "out_of_range": "Out of range"}
+COLOURS = "RdBu_r"  # of signed values, symmetric about 0
+TITLES = {
+    "adequate": "Adequate",
+    "noise_too_small": "Noise too small",
+    "out_of_range": "Out of range",
+}
 
 
 def adequacy(result: Adequacy, *, site: str | None = None, ax: Axes | None = None) -> Figure | Axes:
-    """The residual at the mode, its distribution, and the direction out of the prior's range.
+    """The residual at the mode, the part of it that no latent reaches, and its distribution.
 
     Data of two dimensions are shown as images, others as points in their order. Residuals are in
-    units of the noise: the grey curve is where they should be. The direction is the residual less
-    whatever a movement of the latent could explain; where it shows a pattern, the prior lacks that
-    pattern.
+    units of the noise; the grey curve is their expected distribution. The middle panel is the
+    residual minus whatever a movement of the latent could explain, scaled to unit length: it is
+    noise if the prior is adequate, and shows the pattern that the prior lacks if the data are out
+    of range.
 
     Parameters
     ----------
     result
         Of `numpyro_genprior.diagnostics.adequacy`.
     site
-        Which data, where several sites are observed. None: the only ones.
+        Which data, if several sites are observed. None: the only ones.
     ax
-        Axes for the distribution alone; None for a new figure of all three.
+        Axes for the distribution alone; None for a new figure with all three panels.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Or `ax`, where it is given.
+        Or `ax`, if it is given.
 
     Raises
     ------
     TypeError
-        For another object.
+        If `result` is another object.
     ValueError
-        When several sites are observed and `site` names none of them.
+        If several sites are observed and `site` names none of them.
     """
     check(result, Adequacy, "adequacy", "adequacy(model, key, ...)")
     residual = _part(result.residual, site)
@@ -56,25 +75,30 @@ def adequacy(result: Adequacy, *, site: str | None = None, ax: Axes | None = Non
     direction = _part(result.direction, site)
     images = residual.ndim == 2 and min(residual.shape) > 1
     aspect = np.clip(residual.shape[0] / residual.shape[1], 0.3, 1.6) if images else 0.8
-    words = textwrap.wrap(_caption(result), 120)
+    lines = wrap("; ".join(result.evidence) + ".", 120)
     figure, panels = pyplot().subplots(
-        1, 3, figsize=(9.0, 2.8 * aspect + 0.9 + 0.16 * len(words)), layout="constrained"
+        1, 3, figsize=(9.0, 2.8 * aspect + 0.9 + CAPTION_LINE * len(lines)), layout="constrained"
     )
     extent = float(np.max(np.abs(residual[np.isfinite(residual)]), initial=0.0)) or 1.0
     _data(panels[0], residual, extent, images, bar=True)
-    panels[0].set_title("residual / noise", fontsize=10)
+    panels[0].set_title("residual / noise", fontsize=PANEL_TITLE)
     _data(panels[1], direction, float(np.max(np.abs(direction))) or 1.0, images, bar=False)
-    panels[1].set_title("direction out of range", fontsize=10)
+    panels[1].set_title(_direction_title(result), fontsize=PANEL_TITLE)
     _distribution(panels[2], residual, result)
-    panels[2].set_title("distribution", fontsize=10)
-    figure.suptitle(TOP[result.verdict], fontsize=12)
-    figure.supxlabel("\n".join(words), fontsize=9, x=0.02, ha="left")
+    panels[2].set_title("distribution", fontsize=PANEL_TITLE)
+    finish(figure, TITLES[result.verdict], lines)
     return figure
 
 
-def _part(values: Any, site: str | None) -> np.ndarray:
-    if isinstance(values, dict):
-        if site not in values:
+def _direction_title(result: Adequacy) -> str:
+    if result.verdict == "out_of_range":
+        return "direction out of range"
+    return "part that no latent reaches"
+
+
+def _part(values: ArrayLike | Mapping[str, ArrayLike], site: str | None) -> np.ndarray:
+    if isinstance(values, Mapping):
+        if site is None or site not in values:
             raise ValueError(
                 message(
                     "plots.adequacy: several sites are observed",
@@ -96,17 +120,14 @@ def _data(ax: Axes, values: np.ndarray, extent: float, images: bool, *, bar: boo
         ax.plot(flat, ".-", color=DATA, markersize=3, linewidth=0.4)
         ax.set_ylim(-1.1 * extent, 1.1 * extent)
         ax.set_xlabel("datum")
-        ax.tick_params(labelsize=8)
-        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=SMALL)
+        open_frame(ax)
         return
     ax.set_xticks([])
     ax.set_yticks([])
-    shown = ax.imshow(values, cmap=MAPS, vmin=-extent, vmax=extent, interpolation="nearest")
+    shown = ax.imshow(values, cmap=COLOURS, vmin=-extent, vmax=extent, interpolation="nearest")
     if bar:
-        made = ax.figure.colorbar(
-            shown, cax=ax.inset_axes((0.06, -0.09, 0.88, 0.045)), orientation="horizontal"
-        )
-        made.ax.tick_params(labelsize=7, length=2, pad=1)
+        colour_bar(ax, shown)
 
 
 def _distribution(ax: Axes, residual: np.ndarray, result: Adequacy) -> None:
@@ -127,13 +148,9 @@ def _distribution(ax: Axes, residual: np.ndarray, result: Adequacy) -> None:
     ax.set_yticks([])
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_xlabel("residual / noise")
-    ax.legend(frameon=False, fontsize=8, handlelength=1.2)
+    ax.legend(frameon=False, fontsize=SMALL, handlelength=1.2)
 
 
-def _size(residual: Any) -> int:
-    parts = residual.values() if isinstance(residual, dict) else [residual]
+def _size(residual: ArrayLike | Mapping[str, ArrayLike]) -> int:
+    parts = residual.values() if isinstance(residual, Mapping) else [residual]
     return sum(int(np.sum(np.asarray(part) != 0)) for part in parts)
-
-
-def _caption(result: Adequacy) -> str:
-    return "; ".join(line.strip() for line in repr(result).splitlines()[1:3]) + "."

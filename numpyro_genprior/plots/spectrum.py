@@ -1,4 +1,4 @@
-"""Spectra: what the data determine, what a decoder uses, how squeezed a flow is."""
+"""Pictures by direction or latent: sensitivity, collapse, the spectrum of a Jacobian."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from numpyro_genprior.diagnostics import (
     PosteriorCollapse,
     Sensitivity,
 )
-from numpyro_genprior.plots.style import BAD, DATA, PRIOR, axes, check
+from numpyro_genprior.plots.style import BAD, DATA, PRIOR, TICK, axes, check, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LEAST = 1e-3  # of the largest value: the lower end of a logarithmic axis
+MIN_SHARE = 1e-3  # of the largest value: the lower end of a logarithmic axis
+UNDETERMINED = "#777777"
 
 
 def sensitivity_spectrum(sensitivity: Sensitivity, *, ax: Axes | None = None) -> Axes:
-    """Singular values in their order, with the cut between data and prior at 1.
+    """Singular values in order, with the line s = 1 between data and prior.
 
     Parameters
     ----------
@@ -37,47 +38,47 @@ def sensitivity_spectrum(sensitivity: Sensitivity, *, ax: Axes | None = None) ->
     Raises
     ------
     TypeError
-        For another object.
+        If `sensitivity` is another object.
     ImportError
-        Without matplotlib.
+        If matplotlib is not installed.
     """
     check(sensitivity, Sensitivity, "sensitivity_spectrum", "sensitivity(model, values, ...)")
     ax = axes(ax)
     s = np.asarray(sensitivity.singular_values, float)
     index, identified = np.arange(1, len(s) + 1), s > 1
-    floor = min(0.3, LEAST * max(s.max(), 1.0)) if s.size else 0.3
+    floor = min(0.3, MIN_SHARE * max(s.max(), 1.0)) if s.size else 0.3
     shown = np.maximum(s, floor)
     ax.axhspan(floor / 2, 1, color=PRIOR, alpha=0.18, linewidth=0)
     ax.axhline(1, color="black", linewidth=0.8)
     ax.plot(index[identified], shown[identified], "o", color=DATA, markersize=5,
             label=f"identified: {int(identified.sum())}")  # fmt: skip
-    ax.plot(index[~identified], shown[~identified], "o", color="#777777", markersize=5,
+    ax.plot(index[~identified], shown[~identified], "o", color=UNDETERMINED, markersize=5,
             markerfacecolor="white",
             label=f"left to the prior: {int((~identified).sum())}")  # fmt: skip
     ax.set_yscale("log")
     ax.set_ylim(floor / 1.5, max(2.0, 1.6 * shown.max()))
     if (s < floor).any():
-        ax.annotate("at or below", (index[-1], floor), xytext=(0, 6), fontsize=7,
-                    textcoords="offset points", ha="right", color="#777777")  # fmt: skip
+        ax.annotate("at or below", (index[-1], floor), xytext=(0, 6), fontsize=TICK,
+                    textcoords="offset points", ha="right", color=UNDETERMINED)  # fmt: skip
     ax.set_xlabel("direction")
     ax.set_ylabel("prior sd / data resolution, s")
     _whole_numbers(ax)
-    ax.legend(frameon=False, fontsize=8)
+    legend(ax)
     return ax
 
 
 def latent_shrinkage(
-    result: PosteriorCollapse | Sensitivity, *, most: int = 60, ax: Axes | None = None
+    result: PosteriorCollapse | Sensitivity, *, max_directions: int = 60, ax: Axes | None = None
 ) -> Axes:
-    """Posterior over prior standard deviation along each direction, and where its mean went.
+    """Posterior standard deviation relative to the prior along each direction, and its mean.
 
     Parameters
     ----------
     result
-        Of `numpyro_genprior.diagnostics.posterior_collapse` (posterior mean and sd against the
-        prior's band) or of `numpyro_genprior.diagnostics.sensitivity` (the linearised sd alone).
-    most
-        Most directions that are shown, the first ones.
+        Of `numpyro_genprior.diagnostics.posterior_collapse` (posterior mean and sd over the prior's
+        band) or of `numpyro_genprior.diagnostics.sensitivity` (the linearised sd alone).
+    max_directions
+        Maximum number of directions; the first ones are shown.
     ax
         Axes to draw on; None for a new figure.
 
@@ -88,12 +89,12 @@ def latent_shrinkage(
     Raises
     ------
     TypeError
-        For another object.
+        If `result` is another object.
     """
     check(result, (PosteriorCollapse, Sensitivity), "latent_shrinkage", "posterior_collapse(mcmc)")
     ax = axes(ax)
     if isinstance(result, Sensitivity):
-        sd = np.sqrt(np.asarray(result.posterior_shrinkage, float))[:most]
+        sd = np.sqrt(np.asarray(result.posterior_shrinkage, float))[:max_directions]
         index = np.arange(1, len(sd) + 1)
         colours = [DATA if value < np.sqrt(0.5) else PRIOR for value in sd]
         ax.bar(index, sd, color=colours, width=0.8)
@@ -103,27 +104,27 @@ def latent_shrinkage(
         ax.set_xlabel("direction")
         _whole_numbers(ax)
         return ax
-    mean, sd = result.mean[:most], result.sd[:most]
+    mean, sd = result.mean[:max_directions], result.sd[:max_directions]
     index = np.arange(1, len(mean) + 1)
     ax.axhspan(-1, 1, color=PRIOR, alpha=0.3, linewidth=0, label="prior ± sd")
-    for state, colour in (("informed", DATA), ("prior", "#777777"), ("undecided", BAD)):
-        those = result.state[:most] == state
-        if those.any():
-            ax.errorbar(index[those], mean[those], sd[those], fmt="o", markersize=3.5,
+    for state, colour in (("informed", DATA), ("prior", UNDETERMINED), ("undecided", BAD)):
+        which = result.state[:max_directions] == state
+        if which.any():
+            ax.errorbar(index[which], mean[which], sd[which], fmt="o", markersize=3.5,
                         color=colour, elinewidth=1.2, label=state)  # fmt: skip
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set_ylabel("posterior mean ± sd (prior sd)")
     if len(result.names) <= 20 and any(len(name) for name in result.names):
-        ax.set_xticks(index, result.names[:most], rotation=60, ha="right", fontsize=7)
+        ax.set_xticks(index, result.names[:max_directions], rotation=60, ha="right", fontsize=TICK)
     else:
         ax.set_xlabel("direction")
         _whole_numbers(ax)
-    ax.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+    legend(ax, columns=4)
     return ax
 
 
 def decoder_collapse(result: DecoderCollapse, *, ax: Axes | None = None) -> Axes:
-    """How far a unit step of each latent moves the event, collapsed latents marked.
+    """How far a unit step of each latent moves the event, with collapsed latents in red.
 
     Parameters
     ----------
@@ -139,32 +140,31 @@ def decoder_collapse(result: DecoderCollapse, *, ax: Axes | None = None) -> Axes
     Raises
     ------
     TypeError
-        For another object.
+        If `result` is another object.
     """
     check(result, DecoderCollapse, "decoder_collapse", "decoder_collapse(prior, key)")
     ax = axes(ax)
     s, active = np.asarray(result.sensitivity, float), np.asarray(result.active)
     index = np.arange(len(s))
-    floor = LEAST * max(s.max(), 1e-12)
+    floor = MIN_SHARE * max(s.max(), 1e-12)
     shown = np.maximum(s, 1.5 * floor)
-    for those, colour, label in (
+    for which, colour, label in (
         (active, DATA, f"active: {int(active.sum())}"),
         (~active, BAD, f"collapsed: {int((~active).sum())}"),
     ):
-        if those.any():
-            ax.bar(index[those], shown[those], color=colour, width=0.8, label=label)
+        if which.any():
+            ax.bar(index[which], shown[which], color=colour, width=0.8, label=label)
     ax.set_yscale("log")
     ax.set_ylim(floor, None)
     ax.set_xlabel("latent")
-    unit = "decoder noise sd" if result.noise else "event units"
-    ax.set_ylabel(f"event moved by a unit step\n({unit})")
+    ax.set_ylabel(f"event moved by a unit step\n({result.unit})")
     if result.kl is not None:
         twin = ax.twinx()
-        twin.plot(index, np.asarray(result.kl), "k.", markersize=6)
+        twin.plot(index, np.asarray(result.kl), "ko", markersize=4.5, markeredgecolor="white")
         twin.set_ylabel("encoder's KL (nats, points)")
         twin.set_ylim(0, None)
     _whole_numbers(ax)
-    ax.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    legend(ax)
     return ax
 
 
@@ -185,7 +185,7 @@ def jacobian_spectrum(result: EffectiveDimension, *, ax: Axes | None = None) -> 
     Raises
     ------
     TypeError
-        For another object.
+        If `result` is another object.
     """
     check(result, EffectiveDimension, "jacobian_spectrum", "effective_dimension(prior, key)")
     ax = axes(ax)
@@ -202,7 +202,7 @@ def jacobian_spectrum(result: EffectiveDimension, *, ax: Axes | None = None) -> 
     ax.set_yscale("log")
     ax.set_xlabel("direction")
     ax.set_ylabel("singular value of the Jacobian")
-    ax.legend(frameon=False, fontsize=8)
+    legend(ax)
     return ax
 
 

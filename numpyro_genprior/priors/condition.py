@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from numpyro_genprior.errors import message
 
-LARGEST_LABEL = 2**24  # integers up to here are exact in float32
+MAX_LABEL = 2**24  # integers up to here are exact in float32
 
 
 @jax.tree_util.register_pytree_node_class
@@ -23,10 +21,12 @@ class Condition:
     a prior has inexact leaves only and ``jax.grad`` of a function of the prior works.
     """
 
-    def __init__(self, array: ArrayLike, shape: tuple[int, ...], dtype: Any = None) -> None:
+    def __init__(
+        self, array: ArrayLike, shape: tuple[int, ...], dtype: DTypeLike | None = None
+    ) -> None:
         array = jnp.asarray(array)
         self.shape = shape
-        self.dtype = array.dtype if dtype is None else dtype
+        self.dtype = array.dtype if dtype is None else np.dtype(dtype)
         ndim = array.ndim - len(shape)
         if ndim < 0 or array.shape[ndim:] != shape:
             raise ValueError(
@@ -75,11 +75,13 @@ class Condition:
         dtype = self.dtype if integers else jnp.result_type(self.dtype, array.dtype)
         return Condition(array if integers else array.astype(dtype), self.shape, dtype)
 
-    def tree_flatten(self) -> tuple[tuple[Any], tuple[Any, Any]]:
+    def tree_flatten(self) -> tuple[tuple[jax.Array], tuple[tuple[int, ...], np.dtype]]:
         return (self._held,), (self.shape, self.dtype)
 
     @classmethod
-    def tree_unflatten(cls, aux: tuple[Any, Any], children: tuple[Any]) -> Condition:
+    def tree_unflatten(
+        cls, aux: tuple[tuple[int, ...], np.dtype], children: tuple[jax.Array]
+    ) -> Condition:
         self = object.__new__(cls)
         (self._held,) = children
         self.shape, self.dtype = aux
@@ -90,11 +92,11 @@ def _check_labels(array: jax.Array) -> None:
     if isinstance(array, Tracer) or array.dtype == bool or array.size == 0:
         return
     largest = int(np.max(np.abs(np.asarray(array))))
-    if largest > LARGEST_LABEL:
+    if largest > MAX_LABEL:
         raise ValueError(
             message(
                 "An integer condition is too large to be held exactly",
-                expected=f"labels up to {LARGEST_LABEL}",
+                expected=f"labels up to {MAX_LABEL}",
                 got=largest,
                 remedy="number the labels from zero, or pass a float condition",
             )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.networks.frozen import Frozen
@@ -67,7 +68,7 @@ def check_encoder(
         )
 
 
-def pair(output: Any, what: str) -> tuple[Any, Any]:
+def pair(output: PyTree, what: str) -> tuple[Any, Any]:
     """The two outputs (loc, scale) of an encoder or of a decoder that gives its own scale."""
     if isinstance(output, (tuple, list)) and len(output) == 2:
         loc, scale = output

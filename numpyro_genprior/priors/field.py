@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,7 @@ class GaussianFieldPrior(Prior):
     def __init__(
         self,
         shape: int | tuple[int, ...],
-        spectrum: Callable[[jax.Array], Any] | ArrayLike,
+        spectrum: Callable[[jax.Array], ArrayLike] | ArrayLike,
         *,
         loc: ArrayLike = 0.0,
         validate_args: bool | None = None,
@@ -126,7 +126,7 @@ class GaussianFieldPrior(Prior):
         return jnp.broadcast_to(mean_power, self._loc.shape)
 
     def _multiplicity(self) -> np.ndarray:
-        """How often each frequency of the half grid stands in the full one."""
+        """How often each frequency of the half grid occurs in the full one."""
         last = self._loc.shape[-1]
         counts = np.full(last // 2 + 1, 2.0)
         counts[0] = 1.0
@@ -158,7 +158,7 @@ class GaussianFieldPrior(Prior):
     def _fisher_root(
         self, tangent: dict[str, jax.Array], condition: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """``C^(-1/2) dm``, and ``½ m (dλ/λ)²`` of a frequency that stands m times in the grid."""
+        """``C^(-1/2) dm``, and ``½ m (dλ/λ)²`` of a frequency that occurs m times in the grid."""
         weight = jnp.sqrt(jnp.asarray(self._multiplicity()) / 2)
         return self._whiten(tangent["loc"]), weight * tangent["spectrum"] / self._spectrum
 
@@ -179,9 +179,9 @@ def radial_frequency(shape: tuple[int, ...]) -> np.ndarray:
     return np.sqrt(np.sum(squares, axis=0))
 
 
-def _checked_spectrum(values: Any, frequency: np.ndarray) -> jax.Array:
-    values = validation.array(values, "The spectrum of GaussianFieldPrior")
-    values = values.astype(jnp.result_type(float, values.dtype))
+def _checked_spectrum(values: ArrayLike, frequency: np.ndarray) -> jax.Array:
+    given = validation.array(values, "The spectrum of GaussianFieldPrior")
+    values = given.astype(jnp.result_type(float, given.dtype))
     if values.shape not in ((), frequency.shape):
         raise ValueError(
             message(

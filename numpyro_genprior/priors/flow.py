@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import PyTree
 from numpyro.distributions import Distribution, TransformedDistribution, constraints
 from numpyro.distributions.transforms import ComposeTransform
 
@@ -34,7 +35,7 @@ class FlowPrior(Prior):
         Distribution of z. None takes the flow's own base (FlowJAX), or a standard normal. Distrax
         bijectors and NumPyro transforms have no shape of their own and need it.
     support
-        Where events live. None works it out from the flow, and asks where it cannot.
+        Where events live; None to take it from the flow, which not every flow states.
     condition
         Array given to a conditional FlowJAX flow, floats or integers; leading dimensions become
         the batch shape. Gradients flow through it.
@@ -49,13 +50,13 @@ class FlowPrior(Prior):
     Notes
     -----
     **Density** exact: ``log p(x) = log p_z(T⁻¹x) + log|det dT⁻¹/dx|``, inverse and determinant in
-    one pass. Where a value was drawn by this prior itself, NumPyro hands the latent back and the
+    one pass. For a value that this prior drew itself, NumPyro passes the latent back, and the
     inverse is not computed at all.
 
     Under ``ngp.latent(explicit=True)``, ``x = T(x_latent)``.
 
-    **Fails when** the flow has no inverse (a one-directional flow): then only the explicit form
-    works. When the target is a manifold of lower dimension: the determinant runs away.
+    **Fails when** the flow has no inverse (a one-directional flow; only the explicit form then
+    works), or the target is a manifold of lower dimension, where the determinant diverges.
 
     References
     ----------
@@ -130,8 +131,8 @@ class FlowPrior(Prior):
     def flow(self) -> Any:
         """The flow that was given, with its present weights.
 
-        Of Distrax and NumPyro, functions inside of it that hold weights (conditioners,
-        autoregressive networks) are replaced by pytrees that are called as they were.
+        In flows of Distrax and NumPyro, functions that hold weights (conditioners, autoregressive
+        networks) are replaced by pytrees that are called in the same way.
         """
         return self._adapter.recompute_cached(self._flow.net)
 
@@ -207,7 +208,7 @@ class FlowPrior(Prior):
         )
 
 
-def _adapter(flow: Any) -> FlowAdapter[Any]:
+def _adapter(flow: object) -> FlowAdapter[Any]:
     adapter = adapter_of(flow)
     if adapter is None:
         raise TypeError(
@@ -222,7 +223,9 @@ def _adapter(flow: Any) -> FlowAdapter[Any]:
     return adapter
 
 
-def _latent(adapter: FlowAdapter[Any], flow: Any, latent: Any) -> Any:
+def _latent(
+    adapter: FlowAdapter[Any], flow: PyTree, latent: int | tuple[int, ...] | Distribution | None
+) -> int | tuple[int, ...] | Distribution:
     own = adapter.latent(flow)
     if latent is None:
         if own is None:
@@ -249,7 +252,7 @@ def _latent(adapter: FlowAdapter[Any], flow: Any, latent: Any) -> Any:
     return chosen
 
 
-def _check_condition(condition: Any, shape: tuple[int, ...] | None) -> None:
+def _check_condition(condition: ArrayLike | None, shape: tuple[int, ...] | None) -> None:
     if shape is not None and condition is None:
         raise ValueError(
             message(
@@ -269,7 +272,12 @@ def _check_condition(condition: Any, shape: tuple[int, ...] | None) -> None:
         )
 
 
-def _support(adapter: FlowAdapter[Any], flow: Any, latent: Distribution, declared: Any) -> Any:
+def _support(
+    adapter: FlowAdapter[Any],
+    flow: PyTree,
+    latent: Distribution,
+    declared: constraints.Constraint | None,
+) -> constraints.Constraint:
     found = adapter.support(flow, latent)
     if declared is None:
         if found is None:
@@ -282,7 +290,7 @@ def _support(adapter: FlowAdapter[Any], flow: Any, latent: Distribution, declare
                 )
             )
         return found
-    # A transform or bijector of the user's own may say that it is onto the real line, and not be.
+    # A user's own transform or bijector may declare the real line by default, wrongly.
     known = found is not None and (adapter.name == "flowjax" or not is_real(found))
     if known and isinstance(declared, constraints.Constraint) and disagree(found, declared):
         raise ValueError(

@@ -19,7 +19,7 @@ from numpyro_genprior.priors.stored import StoredPrior
 
 
 class GaussianPrior(Prior):
-    """A Gaussian with covariance ``factor factorᵀ + diag(diagonal)``: the honest baseline.
+    """A Gaussian with covariance ``factor factorᵀ + diag(diagonal)``: a baseline.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class GaussianPrior(Prior):
 
         The factor is ``V (Λ - σ² I)^(1/2)`` for the `rank` leading eigenpairs of the sample
         covariance, σ² the mean of the other eigenvalues (Tipping and Bishop 1999, eq. 12.63 in
-        Bishop 2006); the diagonal then takes what each entry's sample variance leaves, at least
+        Bishop 2006); the diagonal then takes the rest of each entry's sample variance, at least
         a hundredth of σ².
 
         Parameters

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.priors.standard_normal import StandardNormal
 
 
-def as_latent(latent: Any, *, allow_batch: bool = False) -> Distribution:
+def as_latent(
+    latent: int | tuple[int, ...] | Distribution, *, allow_batch: bool = False
+) -> Distribution:
     """An integer, a shape or a distribution as the distribution of the latent.
 
     `allow_batch`: whether a distribution may have batch dimensions, as a prior with a batch of
@@ -29,7 +30,7 @@ def as_latent(latent: Any, *, allow_batch: bool = False) -> Distribution:
     if not is_shape:
         raise TypeError(
             message(
-                "The latent is not a law",
+                "The latent is not a distribution",
                 expected="a positive integer, a shape, or a NumPyro distribution",
                 got=repr(latent),
                 remedy="pass the size of a standard normal latent, e.g. latent=20",
@@ -52,15 +53,15 @@ def _continuous_event(latent: Distribution, allow_batch: bool) -> Distribution:
         raise ValueError(
             message(
                 "The latent distribution is discrete",
-                expected="a continuous law",
+                expected="a continuous distribution",
                 got=type(latent).__name__,
-                remedy="use one prior a value and mix them, or condition= for labels",
+                remedy="use one prior for each value and mix them, or condition= for labels",
             )
         )
     return jax.tree.map(_as_float, latent)
 
 
-def _as_float(leaf: Any) -> Any:
+def _as_float(leaf: ArrayLike) -> ArrayLike:
     """Parameters given as integers (``StudentT(3)``) become floats, so that they have gradients."""
     if isinstance(leaf, bool) or isinstance(leaf, Tracer):
         return leaf

@@ -1,4 +1,4 @@
-"""Notice posterior draws of a latent that are handed to a model which does not use them."""
+"""Warn about posterior draws of a latent that are given to a model which does not use them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 import numpyro
-from numpyro.primitives import _PYRO_STACK
+from numpyro.primitives import _PYRO_STACK, Messenger
 
 
 def warn_if_latent_is_ignored() -> None:
@@ -15,7 +15,7 @@ def warn_if_latent_is_ignored() -> None:
 
     This happens when draws from a model under ``ngp.latent`` are given (by `Predictive`,
     `substitute` or `condition`) to the same model without it: NumPyro finds no ``x`` among them
-    and draws one, from the prior, in silence.
+    and silently draws one from the prior.
     """
     if not _PYRO_STACK:
         return
@@ -42,7 +42,7 @@ def _current_site() -> dict[str, Any] | None:
     return None
 
 
-def _offers(handler: Any, site: dict[str, Any]) -> bool:
+def _offers(handler: Messenger, site: dict[str, Any]) -> bool:
     handlers = numpyro.handlers
     if isinstance(handler, handlers.substitute):
         data, function = handler.data, handler.substitute_fn

@@ -1,7 +1,8 @@
-"""Taking a network from a user, or saying whose it is."""
+"""Validate and freeze a user's network."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from numpyro_genprior.errors import message
 from numpyro_genprior.networks.frozen import Frozen
 
 
-def freeze(net: Any, what: str) -> Frozen:
+def freeze(net: Callable[..., Any], what: str) -> Frozen:
     """A `Frozen` network with finite weights."""
     if not callable(net):
         raise TypeError(
@@ -37,7 +38,7 @@ def freeze(net: Any, what: str) -> Frozen:
     return frozen
 
 
-def _refuse_foreign(net: Any, what: str) -> None:
+def _refuse_foreign(net: object, what: str) -> None:
     kinds = {(cls.__module__, cls.__name__) for cls in type(net).__mro__}
     if any(module.startswith("torch.") and name == "Module" for module, name in kinds):
         raise TypeError(
@@ -68,4 +69,5 @@ def _refuse_foreign(net: Any, what: str) -> None:
 
 
 def call(net: Frozen, z: jax.Array, condition: jax.Array | None) -> Any:
+    """The network of one latent, and of one condition if there is one."""
     return net(z) if condition is None else net(z, condition)

@@ -1,4 +1,4 @@
-"""Trying a network once, in the abstract, and saying what is wrong with it."""
+"""Find the shapes of events and conditions by abstract evaluation, and explain what fails."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from numpyro_genprior import validation
 from numpyro_genprior.errors import NetworkError, message
@@ -15,15 +16,15 @@ from numpyro_genprior.priors.condition import Condition
 
 
 class OutputError(TypeError):
-    """A network's output that cannot be what the prior needs; already explained."""
+    """A network's output that a prior cannot use, with a message that says what to do."""
 
 
 EXPLAINED = (OutputError, NetworkError, NotImplementedError, Warning)
-"""What says by itself what to do."""
+"""Errors whose messages already say what to do."""
 
 
-def abstract_event(decode: Callable[..., Any], z: jax.ShapeDtypeStruct) -> Any:
-    """Shape and dtype of g(z) for a generator without a condition, or why there is none."""
+def abstract_event(decode: Callable[..., Any], z: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of g(z) for a generator without a condition."""
     try:
         output = jax.eval_shape(lambda z: decode(z, None), z)
     except EXPLAINED:
@@ -84,12 +85,12 @@ def fit_condition(
     shape: tuple[int, ...] | None,
     decode: Callable[..., Any],
     z: jax.ShapeDtypeStruct,
-) -> tuple[Condition, Any]:
+) -> tuple[Condition, jax.ShapeDtypeStruct]:
     """Find which trailing dimensions of `condition` are one condition, and the event."""
     array = validation.array(condition, "The condition")
     validation.weights_finite(array, "The condition", "pass finite numbers")
 
-    def output(condition: Condition) -> Any:
+    def output(condition: Condition) -> PyTree:
         return jax.eval_shape(decode, z, condition.abstract)
 
     if shape is not None:
@@ -97,7 +98,7 @@ def fit_condition(
         return fitted, one_array(output(fitted))
     first_error: Exception | None = None
     modes = ["raise", "allow"] if array.ndim else ["allow"]
-    for mode in modes:  # prefer a split that needs no implicit broadcasting inside the network
+    for mode in modes:  # prefer a split without implicit broadcasting inside the network
         for start in range(array.ndim + 1):
             fitted = Condition(array, array.shape[start:])
             try:
@@ -118,8 +119,8 @@ def fit_condition(
     ) from first_error
 
 
-def one_array(output: Any) -> Any:
-    """The network's output must be one array of floats."""
+def one_array(output: PyTree) -> jax.ShapeDtypeStruct:
+    """The network's abstract output, which must be one array of floats."""
     if not isinstance(output, jax.ShapeDtypeStruct):
         if isinstance(output, (tuple, list)) and len(output) == 2:
             raise OutputError(

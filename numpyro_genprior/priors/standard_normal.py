@@ -12,7 +12,7 @@ from numpyro.distributions.util import validate_sample
 
 
 class StandardNormal(Distribution):
-    """Independent standard normals as one event: the latent law of most generative models.
+    """Independent standard normals as one event: the usual latent distribution.
 
     It has no arrays, so a prior that uses it has exactly the weights of its network as leaves.
 
@@ -25,7 +25,7 @@ class StandardNormal(Distribution):
     -----
     **Density** exact: ``log p(z) = sum(-z² / 2 - log(2 π) / 2)``.
 
-    **Fails when** never; it is the reference measure of everything in this package.
+    **Fails when** never; it is the reference measure of this package.
     """
 
     arg_constraints = {}

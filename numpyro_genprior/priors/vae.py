@@ -290,5 +290,5 @@ class _First(eqx.Module):
 
     net: Frozen
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: jax.Array) -> jax.Array:
         return self.net(*arguments)[0]

@@ -1,4 +1,4 @@
-"""The contract of a prior as checks that anyone can run on their own: `check_prior`."""
+"""`check_prior`: the contract of a prior as checks that users run on their own priors."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def check_prior(
     Finite differences are sharp in double precision only: run the check under
     ``JAX_ENABLE_X64=1``, too.
 
-    **Fails when** the weights are larger than a few units or the latent law has no finite draws:
-    finite differences then say nothing.
+    **Fails when** the weights are larger than a few units or draws of the latent are not finite:
+    finite differences are then meaningless.
 
     Examples
     --------

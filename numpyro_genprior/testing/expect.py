@@ -1,14 +1,14 @@
-"""What the checks share: a register, two ways to complain, compiled programs."""
+"""Helpers of the checks: their registry, two assertions, compiled programs."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.priors import Prior
@@ -25,43 +25,50 @@ def check(function: Check) -> Check:
     return function
 
 
-def expect(truth: Any, what: str, *, expected: Any = None, got: Any = None, remedy: str) -> None:
+def expect(
+    truth: ArrayLike, what: str, *, expected: object = None, got: object = None, remedy: str
+) -> None:
+    """Raise AssertionError with a message of four parts unless `truth` holds."""
     if not bool(truth):
         expected = None if expected is None else str(expected)
         raise AssertionError(message(what, expected=expected, got=got, remedy=remedy))
 
 
-def expect_close(got: Any, expected: Any, what: str, *, remedy: str, rtol: float = 0.0) -> None:
+def expect_close(
+    got: ArrayLike, expected: ArrayLike, what: str, *, remedy: str, rtol: float = 0.0
+) -> None:
+    """Raise AssertionError unless two arrays agree to a tolerance of the present precision."""
     got, expected = np.asarray(got), np.asarray(expected)
     rtol = rtol or (1e-6 if jax.config.jax_enable_x64 else 2e-3)  # type: ignore[attr-defined]
     close = got.shape == expected.shape and np.allclose(got, expected, rtol=rtol, atol=rtol)
     expect(close, what, expected=expected, got=got, remedy=remedy)
 
 
-# Programs with the prior as an argument, so that the checks compile each of them once.
+# Compiled functions with the prior as an argument, so that each of them is compiled once.
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def sampled(prior: Any, key: jax.Array, shape: tuple[int, ...]) -> Any:
+def sampled(prior: Prior, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return prior.sample(key, shape)
 
 
 @jax.jit
-def decoded(prior: Any, z: jax.Array) -> Any:
+def decoded(prior: Prior, z: jax.Array) -> jax.Array:
     return prior.decode(z)
 
 
 @jax.jit
-def log_prob_of(prior: Any, x: jax.Array) -> Any:
+def log_prob_of(prior: Prior, x: jax.Array) -> jax.Array:
     return prior.log_prob(x)
 
 
 def draw(prior: Prior, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+    """Latents of the prior, its batch dimensions included."""
     return jnp.asarray(prior.latent.expand(prior.batch_shape).sample(key, shape))
 
 
 def invertible(prior: Prior) -> bool:
-    """Whether `log_prob` can be called: a one-directional flow says that it cannot."""
+    """Whether `log_prob` can be called, which one-directional flows refuse."""
     if prior.density != "exact":
         return False
     x = jax.ShapeDtypeStruct(prior.batch_shape + prior.event_shape, prior.event_dtype)

@@ -1,4 +1,4 @@
-"""The check that comes first: nothing else says so plainly that an attribute is lost."""
+"""The first check: no attribute is lost when a prior is flattened."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.contrib.control_flow import scan
+from numpyro.distributions import Distribution
 from numpyro.infer import Predictive
 from numpyro.infer.util import log_density
 
@@ -20,31 +22,41 @@ from numpyro_genprior.priors import Prior
 from numpyro_genprior.sites import latent
 from numpyro_genprior.testing.expect import check, decoded, draw, expect, expect_close, invertible
 
+Model = Callable[[Prior], Any]
 
-def as_event(prior: Prior) -> Any:
+
+def as_event(prior: Prior) -> Distribution:
     """The prior with its batch dimensions made event dimensions, for use in plates."""
     return prior.to_event(len(prior.batch_shape)) if prior.batch_shape else prior
 
 
 def variants(prior: Prior) -> tuple[bool, ...]:
+    """The values of ``explicit=`` for which the prior can be used in a model."""
     return (False, True) if invertible(prior) else (prior.density == "exact",)
 
 
-def values(model: Any, key: jax.Array, prior: Prior) -> dict[str, Any]:
+def values(model: Model, key: jax.Array, prior: Prior) -> dict[str, jax.Array]:
+    """One draw of all sites of a model."""
     trace = handlers.trace(handlers.seed(model, key)).get_trace(prior)
     return {
         name: s["value"] for name, s in trace.items() if s["type"] in ("sample", "deterministic")
     }
 
 
-def shapes_of(model: Any, key: jax.Array, prior: Prior) -> dict[str, tuple[int, ...]]:
+def shapes_of(model: Model, key: jax.Array, prior: Prior) -> dict[str, tuple[int, ...]]:
+    """The shapes of all sites of a model."""
     sites = jax.eval_shape(functools.partial(values, model), key, prior)
     return {name: value.shape for name, value in sites.items()}
 
 
 def expect_sites(
-    prior: Prior, explicit: bool, sites: dict[str, Any], batch: tuple[int, ...], where: str
+    prior: Prior,
+    explicit: bool,
+    sites: dict[str, tuple[int, ...]],
+    batch: tuple[int, ...],
+    where: str,
 ) -> None:
+    """Check the shapes of the event and its latent, with `batch` leading."""
     batch = batch + prior.batch_shape
     expected = {"x": batch + prior.event_shape}
     if explicit or prior.density != "exact":
@@ -63,15 +75,15 @@ def expect_sites(
 def _plates(prior: Prior, key: jax.Array) -> None:
     """One plate, two nested plates, a subsampled plate; the mask reaches the latent."""
 
-    def nested(prior: Any) -> None:
+    def nested(prior: Prior) -> None:
         with numpyro.plate("rows", 3, dim=-2), numpyro.plate("columns", 2, dim=-1):
             numpyro.sample("x", as_event(prior))
 
-    def subsampled(prior: Any) -> None:
+    def subsampled(prior: Prior) -> None:
         with numpyro.plate("rows", 6, subsample_size=2):
             numpyro.sample("x", as_event(prior))
 
-    def masked(prior: Any) -> None:
+    def masked(prior: Prior) -> None:
         with numpyro.plate("rows", 2):
             numpyro.sample("x", as_event(prior).mask(jnp.array([True, False])))
 
@@ -106,8 +118,8 @@ def white(prior: Prior, explicit: bool) -> bool:
 def _scan(prior: Prior, key: jax.Array) -> None:
     """The latent site inside scan; without ngp.latent an error with the remedy."""
 
-    def model(prior: Any) -> None:
-        def step(carry: jax.Array, _: Any) -> tuple[jax.Array, None]:
+    def model(prior: Prior) -> None:
+        def step(carry: jax.Array, _: None) -> tuple[jax.Array, None]:
             x = numpyro.sample("x", as_event(prior))
             return carry + jnp.sum(x), None
 
@@ -127,7 +139,7 @@ def _scan(prior: Prior, key: jax.Array) -> None:
 def _predictive(prior: Prior, key: jax.Array) -> None:
     """Prior draws, serial and parallel; draws of the latent give the events that belong to them."""
 
-    def model(prior: Any) -> None:
+    def model(prior: Prior) -> None:
         x = numpyro.sample("x", as_event(prior))
         numpyro.sample("y", dist.Normal(x, 1.0).to_event(jnp.ndim(x)))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ def _pytree(prior: Prior, key: jax.Array) -> None:
     traces = []
 
     @jax.jit
-    def through(prior: Any) -> Any:
+    def through(prior: Prior) -> Prior:
         traces.append(prior)
         return prior
 

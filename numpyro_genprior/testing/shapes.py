@@ -106,7 +106,7 @@ def _wrappers(prior: Prior, key: jax.Array) -> None:
         return
 
     @jax.jit
-    def values(prior: Any, key: jax.Array) -> Any:
+    def values(prior: Prior, key: jax.Array) -> Any:
         x, intermediates = prior.sample_with_intermediates(key, (2,))
         log_prob = prior.log_prob(x)
         handed = prior.log_prob(x, intermediates) if intermediates else log_prob

@@ -44,20 +44,20 @@ def _no_density(prior: Prior, key: jax.Array) -> None:
 
 @check
 def _conditional_density(prior: Prior, key: jax.Array) -> None:
-    """The density of the event given the latent, and that its bound is a number."""
+    """The density of the event given the latent; its bound, if there is one, is finite."""
     if prior.density != "conditional":
         return
     z = draw(prior, key, (2,))
-    law: Any = prior.event_given(z)
+    given: Any = prior.event_given(z)
     batch = (2, *prior.batch_shape)
-    good = law.batch_shape == batch and law.event_shape == prior.event_shape
-    expect(good, "event_given has the wrong shapes", got=law, remedy="batch as the latents")
+    good = given.batch_shape == batch and given.event_shape == prior.event_shape
+    expect(good, "event_given has the wrong shapes", got=given, remedy="batch as the latents")
     what = "The mean of event_given is not decode"
-    expect_close(law.mean, decoded(prior, z), what, remedy="decode without noise")
+    expect_close(given.mean, decoded(prior, z), what, remedy="decode without noise")
     log_prob_bound = getattr(prior, "log_prob_bound", None)
     if log_prob_bound is None:
         return
-    bound = log_prob_bound(key, law.mean, num_samples=3)
+    bound = log_prob_bound(key, given.mean, num_samples=3)
     expect(bound.shape == batch, "log_prob_bound", got=bound.shape, remedy="one number an event")
     expect(jnp.all(jnp.isfinite(bound)), "log_prob_bound", got=bound, remedy="check the scale")
 
@@ -112,7 +112,7 @@ def directional_derivatives(prior: Prior, key: jax.Array) -> dict[str, tuple[flo
     dict
         By the name of the argument (latent, event, prior, condition), the derivative by
         ``jax.grad`` and central differences with steps of several sizes. The arguments ``prior``
-        are all leaves: weights, condition, scale, parameters of the latent law.
+        are all leaves: weights, condition, scale, parameters of the latent.
     """
     key_z, key_w, key_d, key_x = jr.split(key, 4)
     z = draw(prior, key_z)
@@ -154,10 +154,14 @@ def directional_derivatives(prior: Prior, key: jax.Array) -> dict[str, tuple[flo
         )
 
         def moved(
-            h: float, name: str = name, leaves: Any = leaves, way: Any = way, t: Any = treedef
-        ):
+            h: float,
+            name: str = name,
+            leaves: list[jax.Array] = leaves,
+            way: list[jax.Array] = way,
+            treedef: Any = treedef,
+        ) -> float:
             new = [leaf + h * d for leaf, d in zip(leaves, way, strict=True)]
-            return float(value({**point, name: jax.tree.unflatten(t, new)}))
+            return float(value({**point, name: jax.tree.unflatten(treedef, new)}))
 
         derivatives[name] = (slope, [(moved(h) - moved(-h)) / (2 * h) for h in steps])
     return derivatives

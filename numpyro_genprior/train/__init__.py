@@ -1,4 +1,4 @@
-"""Short, honest training loops: validation, early stopping, and what went wrong in words."""
+"""Training loops for a flow, a VAE and a GAN, with validation and early stopping."""
 
 from numpyro_genprior.train.coverage import energy_distance, sample_coverage
 from numpyro_genprior.train.fit_flow import fit_flow

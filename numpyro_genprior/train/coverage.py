@@ -1,4 +1,4 @@
-"""Does a generator reach all of its data? Figures that a collapsed one cannot fake."""
+"""Measures of whether a generator covers all of its data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def _off_diagonal_mean(distances: Array) -> Array:
 def energy_distance(samples: ArrayLike, data: ArrayLike) -> Array:
     """Energy distance between two samples, ``2 E|X−Y| − E|X−X'| − E|Y−Y'|``, without bias.
 
-    Zero in expectation exactly when both have one law (Székely & Rizzo 2013, *Energy statistics*).
+    Its expectation is zero if and only if both have the same distribution (Székely & Rizzo 2013,
+    *Energy statistics*).
 
     Parameters
     ----------
@@ -55,13 +56,14 @@ def sample_coverage(
     data
         Events that training has not seen, shape ``(rows, *event_shape)``.
     num_neighbours
-        The ball around an event reaches to its neighbour of this rank among the other events.
+        k: the ball around an event has the distance to its k-th neighbour among the events as
+        radius.
 
     Returns
     -------
-    Three figures. ``"coverage"``: fraction of events whose ball holds a sample; 1 − 2^−k is
-    expected of a perfect generator, so 0.97 at k = 5. ``"density"``: number of balls that a sample
-    lies in over k, on average; 1 is expected, more for samples crowded where events are dense.
+    Three figures. ``"coverage"``: fraction of events whose ball holds a sample; a perfect generator
+    has 1 − 2^−k, so 0.97 at k = 5. ``"density"``: number of balls that a sample lies in, divided by
+    k, on average; 1 is expected, more for samples that crowd where events are dense.
     ``"diversity"``: mean distance among samples over mean distance among events; 1 is expected.
 
     Raises
@@ -73,7 +75,7 @@ def sample_coverage(
     -----
     Source: Naeem et al. (2020), *Reliable fidelity and diversity metrics for generative models*,
     with Euclidean distances between events in place of features. **Fails when** Euclidean distance
-    says little about likeness, as between large photographs: use features there.
+    says little about similarity, as between large photographs: use features there.
     """
     x = jnp.reshape(jnp.asarray(samples), (np.shape(samples)[0], -1))
     y = jnp.reshape(jnp.asarray(data), (np.shape(data)[0], -1))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,7 +9,7 @@ import jax.random as jr
 import optax
 import paramax
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
 
 from numpyro_genprior.flows.architectures import SplineCouplingFlow
 from numpyro_genprior.priors.flow import FlowPrior
@@ -44,7 +42,7 @@ def fit_flow(
     learning_rate: optax.ScalarOrSchedule = 1e-3,
     optimizer: optax.GradientTransformation | None = None,
     show_progress: bool = True,
-) -> FitResult:
+) -> FitResult[FlowPrior]:
     """Train a normalizing flow by maximum likelihood.
 
     The loss is −log p(x), or −log p(x | c) with a condition, averaged over a batch (Papamakarios
@@ -123,7 +121,7 @@ def fit_flow(
         )
     params, static = partition(flow)
 
-    def loss(params: Any, data: Any, rows: Array, key: PRNGKeyArray) -> Array:
+    def loss(params: PyTree, data: PyTree, rows: Array, key: PRNGKeyArray) -> Array:
         events, conditions = data
         dist = paramax.unwrap(eqx.combine(params, static))
         x = augmented(augment, key, events[rows])
@@ -132,17 +130,19 @@ def fit_flow(
 
     optimiser = adam(learning_rate, optimizer)
 
-    def step(state: Any, data: Any, rows: Array, key: PRNGKeyArray) -> tuple[Any, dict[str, Array]]:
+    def step(
+        state: PyTree, data: PyTree, rows: Array, key: PRNGKeyArray
+    ) -> tuple[PyTree, dict[str, Array]]:
         params, opt_state = state
         value, grads = jax.value_and_grad(loss)(params, data, rows, key)
         updates, opt_state = optimiser.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), {"train": value}
 
-    def evaluate(state: Any, data: Any) -> dict[str, Array]:
+    def evaluate(state: PyTree, data: PyTree) -> dict[str, Array]:
         return {"val": loss(state[0], data, val_rows, val_key)}
 
     epochs = Epochs(step, evaluate, lambda state: state[0])
-    best, losses, stopped, best_epoch = epochs.run(
+    run = epochs.run(
         run_key,
         (params, optimiser.init(params)),
         (events, conditions),
@@ -154,9 +154,9 @@ def fit_flow(
         description="fit_flow",
     )
     prior = FlowPrior(
-        eqx.combine(best, static), condition=None if conditions is None else conditions[0]
+        eqx.combine(run.weights, static), condition=None if conditions is None else conditions[0]
     )
-    return FitResult(prior, losses, stopped, best_epoch)
+    return FitResult.of(prior, run)
 
 
 def _check_conditions(condition: ArrayLike | None, rows: int) -> Array | None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
 
 from numpyro_genprior.networks.architectures import MLPCritic, MLPDecoder
 from numpyro_genprior.priors.gan import GANPrior
@@ -54,7 +54,7 @@ def fit_gan(
     learning_rate: optax.ScalarOrSchedule = 2e-4,
     optimizer: optax.GradientTransformation | None = None,
     show_progress: bool = True,
-) -> FitResult:
+) -> FitResult[GANPrior]:
     """Train a generative adversarial network, with a check against mode collapse.
 
     The game is the relativistic pairing GAN with zero-centred gradient penalties on real (R1) and
@@ -107,8 +107,8 @@ def fit_gan(
     Returns
     -------
     A :class:`FitResult` whose ``prior`` is a :class:`~numpyro_genprior.GANPrior`. Losses:
-    ``"train"`` and ``"val"`` are the critic's (log 2 where it cannot tell samples from events;
-    validation far above training is a critic that knows its rows by heart), ``"generator"`` the
+    ``"train"`` and ``"val"`` are the critic's (log 2 if it cannot tell samples from events;
+    validation far above training shows a critic that has memorised its rows), ``"generator"`` the
     generator's, ``"distance"`` the energy distance. Diagnostics: ``"coverage"``, ``"density"`` and
     ``"diversity"`` on the validation rows, see :func:`~numpyro_genprior.train.sample_coverage`.
 
@@ -125,9 +125,8 @@ def fit_gan(
 
     Notes
     -----
-    **Density** of the prior: none. **Fails when** rows are few: the critic then learns them by
-    heart and the generator follows it, which ``"val"`` against ``"train"`` shows and ``augment``
-    mends.
+    **Density** of the prior: none. **Fails when** rows are few: the critic then memorises them and
+    the generator follows it. ``"val"`` far above ``"train"`` shows this; ``augment`` helps.
     """
     events = check_data("data", data)
     check_count(latent_size=latent_size)
@@ -141,7 +140,7 @@ def fit_gan(
     split_key, net_key, val_key, run_key = jr.split(typed_key(key), 4)
     train_rows, val_rows = split_rows(
         split_key, events.shape[0], batch_size=batch_size, val_fraction=val_fraction, min_val=2
-    )  # a distance among them takes two
+    )  # distances among them need two
     generator_key, critic_key = jr.split(net_key)
     if generator is None:
         unit = bool(jnp.min(events) >= 0.0) and bool(jnp.max(events) <= 1.0)
@@ -160,13 +159,13 @@ def fit_gan(
     val_events = augmented(augment, augment_key, events[val_rows[:_MAX_VAL_ROWS]])
     val_latents = jr.normal(noise_key, (val_events.shape[0], latent_size))
 
-    def generate(gen: Any, z: Array) -> Array:
+    def generate(gen: PyTree, z: Array) -> Array:
         return jax.vmap(eqx.combine(gen, gen_static))(z)
 
-    def judge(cri: Any, x: Array) -> Array:
+    def judge(cri: PyTree, x: Array) -> Array:
         return jax.vmap(eqx.combine(cri, cri_static))(x)
 
-    def critic_loss(cri: Any, real: Array, fake: Array) -> tuple[Array, Array]:
+    def critic_loss(cri: PyTree, real: Array, fake: Array) -> tuple[Array, Array]:
         def with_slope(x: Array) -> tuple[Array, Array]:
             values, pull = jax.vjp(lambda x: judge(cri, x), x)
             (slope,) = pull(jnp.ones_like(values))
@@ -177,10 +176,12 @@ def fit_gan(
         game = jnp.mean(jax.nn.softplus(on_fake - on_real))
         return game + 0.5 * penalty * (r1 + r2), game
 
-    def generator_loss(gen: Any, cri: Any, real: Array, z: Array) -> Array:
+    def generator_loss(gen: PyTree, cri: PyTree, real: Array, z: Array) -> Array:
         return jnp.mean(jax.nn.softplus(judge(cri, real) - judge(cri, generate(gen, z))))
 
-    def step(state: Any, data: Any, rows: Array, key: PRNGKeyArray) -> tuple[Any, dict[str, Array]]:
+    def step(
+        state: PyTree, data: PyTree, rows: Array, key: PRNGKeyArray
+    ) -> tuple[PyTree, dict[str, Array]]:
         events, _, _ = data
         gen, cri, gen_opt, cri_opt, average, count = state
         augment_key, first_key, second_key = jr.split(key, 3)
@@ -204,7 +205,7 @@ def fit_gan(
             "generator": gen_value,
         }
 
-    def evaluate(state: Any, data: Any) -> dict[str, Array]:
+    def evaluate(state: PyTree, data: PyTree) -> dict[str, Array]:
         _, val_events, val_latents = data
         _, cri, _, _, average, _ = state
         fake = generate(average, val_latents)
@@ -212,7 +213,7 @@ def fit_gan(
         return {"val": val, "distance": energy_distance(fake, val_events)}
 
     epochs = Epochs(step, evaluate, lambda state: state[4], select="distance")
-    best, losses, stopped, best_epoch = epochs.run(
+    run = epochs.run(
         run_key,
         (gen, cri, optimiser.init(gen), optimiser.init(cri), gen, jnp.asarray(0.0)),
         (events, val_events, val_latents),
@@ -223,32 +224,36 @@ def fit_gan(
         show_progress=show_progress,
         description="fit_gan",
     )
-    diagnostics = _check_collapse(jax.jit(generate)(best, val_latents), val_events)
-    prior = GANPrior(eqx.combine(best, gen_static), latent_size)
-    return FitResult(prior, losses, stopped, best_epoch, diagnostics)
+    samples = jax.jit(generate)(run.weights, val_latents)
+    diagnostics, warned = _check_collapse(samples, val_events)
+    prior = GANPrior(eqx.combine(run.weights, gen_static), latent_size)
+    return FitResult.of(prior, run, diagnostics, warned)
 
 
-def _check_collapse(samples: Array, held_out: Array) -> dict[str, float]:
-    """Measure coverage, and warn where it shows mode collapse."""
+def _check_collapse(samples: Array, held_out: Array) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Measure coverage, and warn if it shows mode collapse."""
     num_neighbours = min(5, held_out.shape[0] - 1)
     if num_neighbours < 1:
-        return {}
+        return {}, ()
     figures = sample_coverage(samples, held_out, num_neighbours=num_neighbours)
-    if figures["coverage"] < _MIN_COVERAGE or figures["diversity"] < _MIN_DIVERSITY:
-        warnings.warn(
-            f"The generator has collapsed or has not converged: coverage "
-            f"{figures['coverage']:.2f} (a perfect one has 0.97, below {_MIN_COVERAGE} is "
-            f"alarming), diversity {figures['diversity']:.2f} (1; {_MIN_DIVERSITY}). Modes of "
-            "the data are missing from this prior, and posteriors under it will rule "
-            "them out. Train longer, raise `penalty`, or lower `learning_rate`.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    return figures
+    if figures["coverage"] >= _MIN_COVERAGE and figures["diversity"] >= _MIN_DIVERSITY:
+        return figures, ()
+    sentence = (
+        f"The generator has collapsed or has not converged: coverage "
+        f"{figures['coverage']:.2f} (a perfect one has 0.97, below {_MIN_COVERAGE} is "
+        f"alarming), diversity {figures['diversity']:.2f} (1; {_MIN_DIVERSITY}). Modes of "
+        "the data are missing from this prior, and posteriors under it will rule "
+        "them out. Train longer, raise `penalty`, or lower `learning_rate`."
+    )
+    warnings.warn(sentence, RuntimeWarning, stacklevel=3)
+    return figures, (sentence,)
 
 
 def _check_nets(
-    generator: Any, critic: Any, latent_size: int, event_shape: tuple[int, ...]
+    generator: Callable[..., Any],
+    critic: Callable[..., Any],
+    latent_size: int,
+    event_shape: tuple[int, ...],
 ) -> None:
     out = eqx.filter_eval_shape(generator, jnp.zeros(latent_size))
     if getattr(out, "shape", None) != event_shape:

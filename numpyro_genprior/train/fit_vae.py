@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from numpyro_genprior.networks.architectures import MLPDecoder, MLPEncoder
 from numpyro_genprior.priors.vae import VAEPrior
@@ -60,7 +60,7 @@ def fit_vae(
     learning_rate: optax.ScalarOrSchedule = 1e-3,
     optimizer: optax.GradientTransformation | None = None,
     show_progress: bool = True,
-) -> FitResult:
+) -> FitResult[VAEPrior]:
     """Train a variational autoencoder by maximising the evidence lower bound.
 
     The bound is E_q(z|x)[log p(x | z)] − β KL(q(z | x) ‖ N(0, I)) with p(x | z) =
@@ -161,7 +161,7 @@ def fit_vae(
     log_scale = jnp.log(jnp.std(events[train_rows])) if learnt else None
     params, static = partition((decoder, encoder, log_scale))
 
-    def loss(params: Any, events: Array, rows: Array, key: PRNGKeyArray) -> Array:
+    def loss(params: PyTree, events: Array, rows: Array, key: PRNGKeyArray) -> Array:
         decoder, encoder, log_scale = eqx.combine(params, static)
         augment_key, noise_key = jr.split(key)
         x = augmented(augment, augment_key, events[rows])
@@ -180,18 +180,18 @@ def fit_vae(
     optimiser = adam(learning_rate, optimizer)
 
     def step(
-        state: Any, events: Array, rows: Array, key: PRNGKeyArray
-    ) -> tuple[Any, dict[str, Array]]:
+        state: PyTree, events: Array, rows: Array, key: PRNGKeyArray
+    ) -> tuple[PyTree, dict[str, Array]]:
         params, opt_state = state
         value, grads = jax.value_and_grad(loss)(params, events, rows, key)
         updates, opt_state = optimiser.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), {"train": value}
 
-    def evaluate(state: Any, events: Array) -> dict[str, Array]:
+    def evaluate(state: PyTree, events: Array) -> dict[str, Array]:
         return {"val": loss(state[0], events, val_rows, val_key)}
 
     epochs = Epochs(step, evaluate, lambda state: state[0])
-    best, losses, stopped, best_epoch = epochs.run(
+    run = epochs.run(
         run_key,
         (params, optimiser.init(params)),
         events,
@@ -202,13 +202,18 @@ def fit_vae(
         show_progress=show_progress,
         description="fit_vae",
     )
-    decoder, encoder, log_scale = eqx.combine(best, static)
+    decoder, encoder, log_scale = eqx.combine(run.weights, static)
     fitted = scale if log_scale is None else jnp.exp(log_scale)
     prior = VAEPrior(decoder, latent_size, scale=fitted, encoder=encoder)
-    return FitResult(prior, losses, stopped, best_epoch)
+    return FitResult.of(prior, run)
 
 
-def _check_nets(decoder: Any, encoder: Any, latent_size: int, event_shape: tuple[int, ...]) -> bool:
+def _check_nets(
+    decoder: Callable[..., Any],
+    encoder: Callable[..., Any],
+    latent_size: int,
+    event_shape: tuple[int, ...],
+) -> bool:
     """Check both networks' shapes; return whether the decoder gives (loc, scale)."""
     out = eqx.filter_eval_shape(decoder, jnp.zeros(latent_size))
     two_outputs = isinstance(out, tuple) and len(out) == 2

@@ -1,4 +1,4 @@
-"""What the training loops share: checks, the split, the epochs, early stopping and the result."""
+"""The parts that all training loops use: checks, the split, epochs, early stopping, the result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -14,39 +14,77 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
 from paramax import NonTrainable
 from tqdm.auto import tqdm
 
-__all__ = ["Augment", "Epochs", "FitResult"]
+from numpyro_genprior.priors.prior import Prior
+from numpyro_genprior.results import Result, dataset
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+__all__ = ["Augment", "Epochs", "FitResult", "Run"]
+
+P = TypeVar("P", bound=Prior)
+S = TypeVar("S")  # state of training
+W = TypeVar("W")  # weights
 
 Augment = Callable[[PRNGKeyArray, Array], Array]
 """A random change of one event: ``(key, event) -> event``."""
 
 
-@dataclass(frozen=True)
-class FitResult:
-    """What a training loop returns.
+class Run(NamedTuple, Generic[W]):
+    """What `Epochs.run` returns."""
+
+    weights: W
+    """The weights of the best epoch."""
+    losses: dict[str, list[float]]
+    stopped: str
+    best_epoch: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class FitResult(Result, Generic[P]):
+    """The result of a training loop. ``print(result)`` states it in words.
 
     Attributes
     ----------
     prior
         The trained prior, ready for a NumPyro model, with the best weights that training saw.
     losses
-        Loss histories by name, one number an epoch: ``"train"`` and ``"val"`` always.
+        Loss histories by name, one number for each epoch: ``"train"`` and ``"val"`` always.
     stopped
         Why training stopped: ``"patience"``, ``"max_epochs"`` or ``"non-finite loss at ..."``.
     best_epoch
         The epoch whose weights were kept, counted from 1; 0 for the initial weights.
     diagnostics
         Figures measured on the validation rows after training; empty where there are none.
+    warnings
+        Sentences about a loss that was not finite or a generator that has collapsed; empty if there
+        is nothing to report.
     """
 
-    prior: Any
+    prior: P
     losses: Mapping[str, list[float]]
     stopped: str
     best_epoch: int
     diagnostics: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        prior: P,
+        run: Run,
+        diagnostics: Mapping[str, float] | None = None,
+        warnings: tuple[str, ...] = (),
+    ) -> FitResult[P]:
+        """The result of a run, around the prior that holds its weights."""
+        warnings = run.warnings + warnings
+        return cls(prior, run.losses, run.stopped, run.best_epoch, diagnostics or {}, warnings)
 
     def __str__(self) -> str:
         lines = [
@@ -60,7 +98,29 @@ class FitResult:
         if self.diagnostics:
             parts = [f"{k} {v:.3g}" for k, v in self.diagnostics.items()]
             lines.append("  diagnostics: " + ", ".join(parts))
+        lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return (
+            f"FitResult({type(self.prior).__name__}, {_epochs(self.losses)}, "
+            f"best_epoch={self.best_epoch}, stopped={self.stopped.split(' at ')[0]!r})"
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The losses by epoch, see `numpyro_genprior.plots.losses`."""
+        from numpyro_genprior.plots import losses
+
+        return losses(self, ax=ax)
+
+    def to_dataset(self) -> xarray.Dataset:
+        """The losses by ``epoch``, as an `xarray.Dataset` whose attributes say how it ended."""
+        numbers = np.arange(1, len(self.losses["train"]) + 1)
+        return dataset(
+            {name: (("epoch",), values) for name, values in self.losses.items()},
+            coords={"epoch": numbers},
+            attrs={"stopped": self.stopped, "best_epoch": self.best_epoch, **self.diagnostics},
+        )
 
 
 def _epochs(losses: Mapping[str, list[float]]) -> str:
@@ -149,7 +209,7 @@ def split_rows(
     return order[num_val:], order[:num_val]
 
 
-def partition(tree: Any) -> tuple[Any, Any]:
+def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
     """Split a module into what is trained (inexact arrays not marked NonTrainable) and the rest."""
     return eqx.partition(
         tree, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, NonTrainable)
@@ -180,11 +240,12 @@ def adam(
 
 
 @dataclass(frozen=True)
-class Epochs:
+class Epochs(Generic[S, W]):
     """Run epochs of jitted steps with early stopping.
 
-    Steps run in a Python loop and not in ``lax.scan``: on CPU a convolution inside a compiled loop
-    runs about ten times slower, and a user's network may hold one.
+    The steps run in a Python loop: progress, early stopping and non-finite losses are handled on
+    the host. In ``lax.scan`` a convolution of a bare network would be slow on CPU, too
+    (`numpyro_genprior.networks.convolution`).
 
     Attributes
     ----------
@@ -199,16 +260,16 @@ class Epochs:
         The name of the loss that decides which weights are kept and when to stop.
     """
 
-    step: Callable[[Any, Any, Array, PRNGKeyArray], tuple[Any, dict[str, Array]]]
-    evaluate: Callable[[Any, Any], dict[str, Array]]
-    keep: Callable[[Any], Any]
+    step: Callable[[S, PyTree, Array, PRNGKeyArray], tuple[S, dict[str, Array]]]
+    evaluate: Callable[[S, PyTree], dict[str, Array]]
+    keep: Callable[[S], W]
     select: str = "val"
 
     def run(
         self,
         key: PRNGKeyArray,
-        state: Any,
-        data: Any,
+        state: S,
+        data: PyTree,
         train_rows: Array,
         *,
         batch_size: int,
@@ -216,12 +277,12 @@ class Epochs:
         patience: int,
         show_progress: bool,
         description: str,
-    ) -> tuple[Any, dict[str, list[float]], str, int]:
-        """Return the kept weights, the losses, the reason for stopping and the epoch kept."""
+    ) -> Run[W]:
+        """Train until `patience` or `max_epochs` is reached or a loss is not finite."""
         check_count(max_epochs=max_epochs, patience=patience)
         step, evaluate = jax.jit(self.step), jax.jit(self.evaluate)
         num_batches = train_rows.shape[0] // batch_size
-        losses: dict[str, list[float]] = {}
+        losses: dict[str, list[float]] = {"train": [], "val": []}
         best, best_loss, best_epoch = self.keep(state), math.inf, 0
         stopped = "max_epochs"
         with tqdm(range(1, max_epochs + 1), desc=description, disable=not show_progress) as bar:
@@ -253,14 +314,16 @@ class Epochs:
                 if epoch - best_epoch >= patience:
                     stopped = "patience"
                     break
-        losses.setdefault("train", [])
-        losses.setdefault("val", [])
-        if stopped.startswith("non-finite"):
-            warnings.warn(
-                f"Training stopped: {stopped}. The weights of epoch {best_epoch} are returned"
-                f"{' (the initial ones)' if best_epoch == 0 else ''}. Lower `learning_rate` or "
-                "standardise the data.",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        return best, losses, stopped, best_epoch
+        return Run(best, losses, stopped, best_epoch, _warn_if_not_finite(stopped, best_epoch))
+
+
+def _warn_if_not_finite(stopped: str, best_epoch: int) -> tuple[str, ...]:
+    if not stopped.startswith("non-finite"):
+        return ()
+    sentence = (
+        f"Training stopped: {stopped}. The weights of epoch {best_epoch} are returned"
+        f"{' (the initial ones)' if best_epoch == 0 else ''}. Lower `learning_rate` or "
+        "standardise the data."
+    )
+    warnings.warn(sentence, RuntimeWarning, stacklevel=4)
+    return (sentence,)

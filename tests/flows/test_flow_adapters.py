@@ -33,12 +33,10 @@ X = jnp.array([0.3, -1.2, 0.7])
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Compile fast: the programs are tiny. NumPyro's networks promote ranks."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def _rank_promotion():
+    """NumPyro's networks promote ranks."""
     with jax.numpy_rank_promotion("allow"):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def affine(parameters):

@@ -182,7 +182,7 @@ def test_foreign_files_are_refused(path, case):
 
 
 def test_a_valid_file_with_a_wrong_description_is_refused(path):
-    """Even with a right checksum: whoever writes files by hand gets an error of ours."""
+    """With a right checksum too, a file written by hand gets one of our errors."""
     save(path, vae())
     header, arrays = file_format.decode(path.read_bytes())
     base = {k: v for k, v in header.items() if k not in ("checksum", "format_version")}

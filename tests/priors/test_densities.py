@@ -24,14 +24,6 @@ KEY = jax.random.key(1)
 FAILURE_RATE = 2e-5  # NumPyro's own, of each goodness-of-fit test, with its fixed seed
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Hundreds of tiny programs, each run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def made(name):
     return CASES[name].make(KEY)
 
@@ -53,8 +45,8 @@ def test_log_prob_is_that_of_the_latent_less_the_log_determinant(case, key):
         expected = prior.latent.log_prob(z) - np.linalg.slogdet(jacobian)[1]
     elif size < number:  # Gaussian: linear, and the same Jacobian everywhere
         centre = np.asarray(prior.decode(jnp.zeros(case.latent_shape))).ravel()
-        law = st.multivariate_normal(centre, jacobian[0] @ jacobian[0].T)
-        expected = law.logpdf(np.asarray(x).reshape(5, size))
+        expected_dist = st.multivariate_normal(centre, jacobian[0] @ jacobian[0].T)
+        expected = expected_dist.logpdf(np.asarray(x).reshape(5, size))
     else:  # the simplex: its density is by the first coordinates
         square = jacobian[:, :number]
         expected = prior.latent.log_prob(z) - np.linalg.slogdet(square)[1]
@@ -244,11 +236,11 @@ def test_against_flowjax_with_a_condition(name, key):
 
 def test_against_distrax(key):
     prior = made("distrax_coupling")
-    law = distrax.Transformed(
+    expected_dist = distrax.Transformed(
         distrax.Independent(distrax.Normal(jnp.zeros(3), jnp.ones(3)), 1), prior.flow
     )
     x = prior.sample(key, (4,))
-    np.testing.assert_allclose(prior.log_prob(x), jax.vmap(law.log_prob)(x), rtol=1e-9)
+    np.testing.assert_allclose(prior.log_prob(x), jax.vmap(expected_dist.log_prob)(x), rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["numpyro_exp", "numpyro_cholesky", "numpyro_autoregressive"])
@@ -256,15 +248,15 @@ def test_against_numpyro(name, key):
     prior = made(name)
     flow = prior.flow
     base = dist.Normal(jnp.zeros(2), 1.0)
-    law = dist.TransformedDistribution(base.to_event(1), flow)
+    expected_dist = dist.TransformedDistribution(base.to_event(1), flow)
     x = prior.sample(key, (4,))
-    expected = jax.vmap(lambda x: jnp.sum(law.log_prob(x)))(x)
+    expected = jax.vmap(lambda x: jnp.sum(expected_dist.log_prob(x)))(x)
     np.testing.assert_allclose(prior.log_prob(x), expected, rtol=1e-9)
 
 
 def test_against_scipy():
     x = np.array([[0.2, 0.7], [0.5, 0.9]])
-    for flow, law in (
+    for flow, expected_dist in (
         (fd.Beta(jnp.array([2.0, 3.0]), jnp.array([2.5, 1.5])), st.beta([2.0, 3.0], [2.5, 1.5])),
         (
             fd.Gamma(jnp.array([2.0, 3.5]), jnp.array([1.0, 0.5])),
@@ -277,7 +269,7 @@ def test_against_scipy():
         (fd.StudentT(jnp.array([4.0, 6.0])), st.t([4.0, 6.0])),
     ):
         got = ngp.FlowPrior(flow).log_prob(jnp.asarray(x))
-        np.testing.assert_allclose(got, law.logpdf(x).sum(-1), rtol=1e-9)
+        np.testing.assert_allclose(got, expected_dist.logpdf(x).sum(-1), rtol=1e-9)
 
 
 def test_uniform_on_a_box_of_unequal_sides(key):
@@ -346,8 +338,8 @@ def test_field_against_a_dense_circulant(shape, rng):
     covariance = np.fft.ifftn(np.fft.fftn(deltas, axes=axes) * eigenvalues, axes=axes).real
     covariance = covariance.reshape(size, size)
     x = rng.normal(size=(3, *shape))
-    law = st.multivariate_normal(np.full(size, 0.3), covariance)
-    expected = law.logpdf(x.reshape(3, size))
+    expected_dist = st.multivariate_normal(np.full(size, 0.3), covariance)
+    expected = expected_dist.logpdf(x.reshape(3, size))
     np.testing.assert_allclose(prior.log_prob(jnp.asarray(x)), expected, rtol=1e-10)
     np.testing.assert_allclose(np.ravel(prior.variance), np.diag(covariance), rtol=1e-10)
     jacobian = jax.jacfwd(prior.decode)(jnp.zeros(shape)).reshape(size, size)
@@ -421,8 +413,10 @@ def test_thicken_and_noiseless(key):
     vae = gan.thicken(jnp.array([0.1, 0.2, 0.3, 0.4]))
     z = gan.latent.sample(key, (3,))
     np.testing.assert_array_equal(vae.decode(z), gan.decode(z))
-    law = vae.event_given(z)
-    np.testing.assert_allclose(law.variance[0], np.array([0.01, 0.04, 0.09, 0.16]), rtol=1e-12)
+    expected_dist = vae.event_given(z)
+    np.testing.assert_allclose(
+        expected_dist.variance[0], np.array([0.01, 0.04, 0.09, 0.16]), rtol=1e-12
+    )
     np.testing.assert_array_equal(vae.noiseless().decode(z), gan.decode(z))
     own = made("vae_with_scale_of_its_own")
     np.testing.assert_array_equal(own.noiseless().decode(z), own.event_given(z).mean)

@@ -13,14 +13,6 @@ from numpyro_genprior.testing import directional_derivatives
 pytestmark = pytest.mark.float64
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Hundreds of tiny programs, each run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 # FlowJAX finds one direction of a block neural autoregressive flow by bisection to 1e-5.
 ITERATIVE = 2e-2
 

@@ -150,18 +150,18 @@ def a_flow_that_cannot_be_sampled():
 def a_flow_over_a_conditional_base():
     base = ff.coupling_flow(KEY, base_dist=fd.StandardNormal((2,)), cond_dim=1, flow_layers=1)
 
-    class Law(fd.AbstractDistribution):
-        law: fd.AbstractDistribution
+    class Wrapped(fd.AbstractDistribution):
+        inner: fd.AbstractDistribution
         shape: tuple = (2,)
         cond_shape: tuple = (1,)
 
         def _sample(self, key, condition=None):
-            return self.law._sample(key, condition)
+            return self.inner._sample(key, condition)
 
         def _log_prob(self, x, condition=None):
-            return self.law._log_prob(x, condition)
+            return self.inner._log_prob(x, condition)
 
-    ngp.FlowPrior(fd.Transformed(Law(base), fb.Identity((2,))), condition=jnp.zeros(1))
+    ngp.FlowPrior(fd.Transformed(Wrapped(base), fb.Identity((2,))), condition=jnp.zeros(1))
 
 
 @ERRORS.mistake(ValueError, r"Put the rank last; use rank 0 for independent entries")

@@ -1,4 +1,4 @@
-"""The training loops on data whose law is known."""
+"""The training loops on data from known distributions."""
 
 import math
 
@@ -19,8 +19,8 @@ QUICK = {"batch_size": 64, "max_epochs": 2, "show_progress": False}
 
 
 def normal_data(rows=600, seed=0, loc=(1.0, -2.0), cov=((1.0, 0.8), (0.8, 2.0))):
-    law = scipy.stats.multivariate_normal(loc, cov)
-    return law, law.rvs(rows, random_state=seed).astype(np.float32)
+    truth = scipy.stats.multivariate_normal(loc, cov)
+    return truth, truth.rvs(rows, random_state=seed).astype(np.float32)
 
 
 def linear(latent_size, event_shape, key):
@@ -40,18 +40,26 @@ def small_gan(key, data, **kwargs):
 
 
 def test_flow_learns_a_normal():
-    law, data = normal_data(2000)
+    truth, data = normal_data(2000)
     flow = small_flow(jr.key(1), loc=data.mean(0), scale=data.std(0))
     settings = {**QUICK, "max_epochs": 40, "learning_rate": 5e-3, "patience": 10}
     result = fit_flow(jr.key(0), data, flow=flow, **settings)
-    fresh = law.rvs(4000, random_state=1).astype(np.float32)
+    fresh = truth.rvs(4000, random_state=1).astype(np.float32)
     # The mean gap in log density is the KL divergence, known to a standard error of 0.3 / √4000.
-    gap = law.logpdf(fresh) - jax.jit(result.prior.log_prob)(fresh)
+    gap = truth.logpdf(fresh) - jax.jit(result.prior.log_prob)(fresh)
     assert -0.02 < gap.mean() < 0.05
     assert result.stopped in ("patience", "max_epochs")
     best = result.losses["val"][result.best_epoch - 1]
     assert best == min(result.losses["val"])
     assert f"weights of epoch {result.best_epoch}" in str(result)
+    assert result.warnings == ()
+    assert repr(result).startswith("FitResult(FlowPrior, ")
+    assert len(repr(result)) < 100
+    numbers = result.to_dataset()
+    np.testing.assert_allclose(numbers.val.sel(epoch=result.best_epoch), best)
+    assert numbers.attrs["best_epoch"] == result.best_epoch
+    lines = result.plot().get_lines()
+    np.testing.assert_allclose(lines[1].get_ydata(), result.losses["val"])
     # What standardises the data is marked NonTrainable, and so it stayed.
     np.testing.assert_array_equal(result.prior.flow.bijection[1].loc.tree, data.mean(0))
 
@@ -90,18 +98,18 @@ def test_linear_vae_reaches_the_evidence_of_probabilistic_pca():
     )
     assert result.losses["train"][-1] == pytest.approx(-evidence, abs=0.1)
     assert float(result.prior.scale) == pytest.approx(math.sqrt(noise), rel=0.05)
-    # An outside check of the whole prior: the law of its samples is N(b, W Wᵀ + scale² I).
+    # An outside check of the whole prior: its samples have the distribution N(b, W Wᵀ + scale² I).
     weight = np.asarray(result.prior.net.net.dense.layers[0].weight)
     covariance = weight @ weight.T + float(result.prior.scale) ** 2 * np.eye(6)
     np.testing.assert_allclose(covariance, np.cov(x.T), atol=0.2)
 
 
 def test_gan_matches_a_normal():
-    law, data = normal_data(1000)
+    truth, data = normal_data(1000)
     result = small_gan(jr.key(0), data, max_epochs=40, learning_rate=3e-3, ema=0.99)
     samples = np.asarray(result.prior.sample(jr.key(1), (2000,)))
-    np.testing.assert_allclose(samples.mean(0), law.mean, atol=0.3)
-    np.testing.assert_allclose(np.cov(samples.T), law.cov, atol=0.6)
+    np.testing.assert_allclose(samples.mean(0), truth.mean, atol=0.3)
+    np.testing.assert_allclose(np.cov(samples.T), truth.cov, atol=0.6)
     assert result.diagnostics["coverage"] > 0.8
     assert set(result.losses) == {"train", "generator", "val", "distance"}
 
@@ -113,11 +121,14 @@ def test_collapsed_generator_warns():
     with pytest.warns(RuntimeWarning, match="Modes of the data are missing"):
         result = small_gan(jr.key(0), data, max_epochs=1, learning_rate=1e-9)
     assert result.diagnostics["diversity"] < 0.6
+    assert result.to_dataset().attrs["diversity"] == result.diagnostics["diversity"]
+    assert "Modes of the data are missing" in result.warnings[0]
+    assert result.warnings[0] in str(result)
 
 
 def test_coverage_figures():
-    # Expected of two samples of one law: coverage 1 − ∏(n−i)/(2n−i), i = 1..k (Naeem et al. 2020,
-    # section 3.3), density 1.
+    # Expected of two samples from one distribution: coverage 1 − ∏(n−i)/(2n−i), i = 1..k (Naeem et
+    # al. 2020, section 3.3), density 1.
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 1000, 3)).astype(np.float32)
     expected = 1 - np.prod([(1000 - i) / (2000 - i) for i in range(1, 6)])
@@ -181,6 +192,8 @@ def test_non_finite_loss_stops_with_the_reason(family):
         result = fit(family, jr.key(0), data, max_epochs=5, optimizer=optax.chain(sgd, count))
     assert result.stopped.startswith("non-finite loss at epoch 2")
     assert result.best_epoch == 1
+    assert "Training stopped: non-finite loss" in result.warnings[0]
+    assert "stopped='non-finite loss'" in repr(result)
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(result.prior))
 
 

@@ -1,1 +1,1 @@
-"""What did these data determine, and can the prior explain them?"""
+"""Diagnostics of a posterior: what the data determined, and whether the prior can explain them."""

@@ -1,7 +1,8 @@
-"""The draws of a run in flat coordinates."""
+"""Draws of an MCMC run in flat coordinates."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,25 +15,25 @@ from numpyro_genprior.infer.posterior import Posterior
 
 
 def coordinates_of_run(
-    mcmc: Any, name: str, *, num_draws: int | None = None
+    mcmc: MCMC, name: str, *, num_draws: int | None = None
 ) -> tuple[Posterior, jax.Array]:
-    """The posterior of a run, and its draws as coordinates of shape ``(chains, draws, size)``.
+    """The posterior of a run, and its draws in coordinates, of shape ``(chains, draws, size)``.
 
     Parameters
     ----------
     mcmc
         A NumPyro `MCMC` after ``run``.
     name
-        Of the diagnostic, for messages.
+        Name of the diagnostic, for messages.
     num_draws
-        Most draws of each chain, evenly spaced; None for all.
+        Maximum number of draws of each chain, evenly spaced; None for all.
 
     Raises
     ------
     TypeError
-        When `mcmc` is not an `MCMC`, or its kernel has no model.
+        If `mcmc` is not an `MCMC`, or its kernel has no model.
     ValueError
-        When it has not run, has too few draws, or draws of a latent site were not kept.
+        If it has not run, has too few draws, or did not keep the draws of a latent site.
     """
     model = _model(mcmc, name)
     draws = _draws(mcmc, name, num_draws)
@@ -42,11 +43,11 @@ def coordinates_of_run(
     return posterior, _coordinates(posterior, kept)
 
 
-def _model(mcmc: Any, name: str) -> Any:
+def _model(mcmc: MCMC, name: str) -> Callable[..., Any]:
     if not isinstance(mcmc, MCMC):
         raise TypeError(
             message(
-                f"{name}: not a run",
+                f"{name} needs an MCMC run",
                 expected="a numpyro.infer.MCMC",
                 got=type(mcmc).__name__,
                 remedy="pass the MCMC object itself, not its draws",
@@ -65,7 +66,7 @@ def _model(mcmc: Any, name: str) -> Any:
     return model
 
 
-def _draws(mcmc: Any, name: str, num_draws: int | None) -> dict[str, Any]:
+def _draws(mcmc: MCMC, name: str, num_draws: int | None) -> dict[str, jax.Array]:
     if mcmc._states is None:
         raise ValueError(
             message(f"{name}: this MCMC has not run", remedy="call mcmc.run(key, ...) first")

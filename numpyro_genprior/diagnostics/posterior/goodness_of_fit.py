@@ -1,8 +1,10 @@
-"""A model at its best fit: what is left of the data, and what replicates would leave."""
+"""Residuals of a model at its best fit, and those of replicated data."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,13 +15,14 @@ from numpyro_genprior.diagnostics.fisher_spectrum import prior_coordinates
 from numpyro_genprior.diagnostics.posterior.pearson import moment, pearson, seen
 from numpyro_genprior.infer.optimize.minimise import minimise
 from numpyro_genprior.infer.posterior import Posterior
+from numpyro_genprior.sites.model_reader import Trace
 
-PRIOR_DRAWS, PROBES = 64, 16
-SMOOTH = 0.2  # correlation of neighbours from which on the prior's own data are smooth
+NUM_PRIOR_DRAWS, NUM_PROBES = 64, 16
+MIN_SMOOTH_CORRELATION = 0.2  # of neighbours in the prior's own data, if those are smooth
 
 
 class Fit(NamedTuple):
-    """Everything about one fit, in units of the noise at it.
+    """A fit of the model, in units of the noise at it.
 
     Attributes
     ----------
@@ -33,13 +36,14 @@ class Fit(NamedTuple):
     along
         Coordinates of the fit along the right singular vectors.
     num_data
-        Number of data, masked ones left out.
+        Number of data that are not masked.
     from_mean
         ``|y - prior predictive mean|²``.
-    structure, smooth
-        For each site and axis of its data the product of neighbouring residuals over their square;
-        and whether the prior's own data at the site are smooth along an axis. The last entry of
-        `structure` is the mean residual, and counts always.
+    structure
+        For each site and axis of its data, the correlation of neighbouring residuals; the last
+        entry is their mean.
+    smooth
+        For each site and axis of its data, whether the prior's own data are smooth there.
     """
 
     xi: jax.Array
@@ -58,16 +62,26 @@ class Fit(NamedTuple):
 
 
 class Replicates(NamedTuple):
-    """The same of data that the model itself made, a row each."""
+    """Statistics of replicated data, which the model made, one row each.
+
+    Attributes
+    ----------
+    chi2
+        χ² after the replicate is fitted.
+    predictive
+        χ² of the replicate minus that of the data, at a draw of the posterior.
+    structure
+        As in `Fit`.
+    """
 
     chi2: jax.Array
-    predictive: jax.Array  # χ² at a draw of the posterior: of the replicate minus that of the data
+    predictive: jax.Array
     structure: jax.Array
 
 
 @eqx.filter_jit
 def descend(posterior: Posterior, starts: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Where starts end, the row of the best, and its energy."""
+    """Ends of the descents from all starts, the row of the best, and its energy."""
     minima = minimise(posterior, starts)
     best = minima.best
     energy = minima.energy[best]
@@ -76,7 +90,7 @@ def descend(posterior: Posterior, starts: jax.Array) -> tuple[jax.Array, jax.Arr
 
 @eqx.filter_jit
 def examine(posterior: Posterior, xi: jax.Array, key: jax.Array) -> Fit:
-    """The fit at coordinates `xi`; `key` is for draws of the prior."""
+    """Describe the fit at coordinates `xi`; `key` is for prior draws."""
     trace = posterior.trace(xi)
     names = posterior.sites.data
     values = {n: jnp.asarray(trace[n]["value"]) for n in names}
@@ -86,15 +100,19 @@ def examine(posterior: Posterior, xi: jax.Array, key: jax.Array) -> Fit:
     residual = {n: data[n] - at[n] for n in names}
     scale = prior_coordinates(posterior, xi)
     unit = jnp.eye(posterior.size, dtype=xi.dtype)
-    rows = jax.vmap(lambda v: _flat(push(scale(v))))(unit)
+    rows = jax.vmap(lambda v: flatten(push(scale(v))))(unit)
     u, s, vt = jnp.linalg.svd(rows.T, full_matrices=False)
     drawn = jax.lax.map(
-        lambda key: means(posterior.draw(key)), jax.random.split(key, PRIOR_DRAWS), batch_size=16
+        lambda key: means(posterior.draw(key)),
+        jax.random.split(key, NUM_PRIOR_DRAWS),
+        batch_size=16,
     )
     centre = {n: jnp.mean(drawn[n], 0) for n in names}
     from_mean = sum((jnp.sum((data[n] - centre[n]) ** 2) for n in names), jnp.zeros(()))
     smooth = [_neighbours({n: drawn[n] - centre[n][None]}, 1) for n in names]
-    smooth = [jnp.broadcast_to(jnp.any(along > SMOOTH), along.shape) for along in smooth]
+    smooth = [
+        jnp.broadcast_to(jnp.any(along > MIN_SMOOTH_CORRELATION), along.shape) for along in smooth
+    ]
     number = sum(jnp.sum(seen(trace[n]["fn"], values[n].shape)) for n in names)
     standard = jnp.where(jnp.asarray(posterior.standard_normal), xi, 0.0)
     return Fit(
@@ -105,56 +123,60 @@ def examine(posterior: Posterior, xi: jax.Array, key: jax.Array) -> Fit:
 
 @eqx.filter_jit
 def replicate(
-    posterior: Posterior, fit: Fit, key: jax.Array, number: int, weight: Any
+    posterior: Posterior, fit: Fit, key: jax.Array, number: int, weight: jax.Array
 ) -> Replicates:
-    """What is left of replicates after they are fitted, to first order, a row each.
+    """Draw data at the fit, and fit them to first order.
 
-    With Pearson residuals ε of data drawn at the fit, M = U diag(s) Vᵀ and a latent that moves by a
-    prior draw ν: ``(I + M Mᵀ)⁻¹ (ε + M ν)``, for linear models with normal noise the law of the
-    residual. `weight` divides M and the residual of the data by the noise's inflation.
+    With Pearson residuals ε of data drawn at the fit, M = U diag(s) Vᵀ and a prior draw ν of the
+    latent, the residual is ``(I + M Mᵀ)⁻¹ (ε + M ν)``; in linear models with normal noise this is
+    its exact distribution. `weight` is the inflation of the noise to the power -2, by which M and
+    the residual of the data are scaled.
     """
     trace = posterior.trace(fit.xi)
     names = list(fit.residual)
     shapes = {n: r.shape for n, r in fit.residual.items()}
     u, s = fit.directions, fit.singular_values * jnp.sqrt(weight)
-    left = _flat(fit.residual) * jnp.sqrt(weight)
+    residual = flatten(fit.residual) * jnp.sqrt(weight)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         keys = jax.random.split(key, len(names) + 2)
-        noise = {}
-        for n, k in zip(names, keys, strict=False):
-            law = trace[n]["fn"]
-            extra = shapes[n][: max(len(shapes[n]) - len(law.shape()), 0)]
-            with jax.numpy_rank_promotion("allow"):
-                drawn = jnp.asarray(law.sample(k, extra))
-                noise[n] = pearson(law, drawn - moment(law, "mean", n), n)
-        flat = _flat(noise)
-        c = flat @ u
+        noise = {n: _noise(trace, n, shapes[n], k) for n, k in zip(names, keys, strict=False)}
+        epsilon = flatten(noise)
+        c = epsilon @ u
         moved = (c + s * jax.random.normal(keys[-1], s.shape, s.dtype)) / (1 + s**2)
-        fitted = flat + u @ (moved - c)
+        fitted = epsilon + u @ (moved - c)
         # A draw of the posterior moves the data's own residual along M by s δ, δ ~ N(0, 1/(1+s²)).
         delta = jax.random.normal(keys[-2], s.shape, s.dtype) * s / jnp.sqrt(1 + s**2)
-        predictive = jnp.sum(flat**2) - jnp.sum((left - u @ delta) ** 2)
-        return jnp.sum(fitted**2), predictive, structure(_unflat(fitted, shapes))
+        predictive = jnp.sum(epsilon**2) - jnp.sum((residual - u @ delta) ** 2)
+        return jnp.sum(fitted**2), predictive, structure(unflatten(fitted, shapes))
 
     return Replicates(*jax.lax.map(one, jax.random.split(key, number), batch_size=50))
 
 
+def _noise(trace: Trace, name: str, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+    """Pearson residual of a draw of the data of a site."""
+    distribution = trace[name]["fn"]
+    sample_shape = shape[: max(len(shape) - len(distribution.shape()), 0)]
+    with jax.numpy_rank_promotion("allow"):
+        drawn = jnp.asarray(distribution.sample(key, sample_shape))
+        return pearson(distribution, drawn - moment(distribution, "mean", name), name)
+
+
 @eqx.filter_jit
 def missed_by_events(posterior: Posterior, fit: Fit, key: jax.Array) -> jax.Array:
-    """What white noise of unit standard deviation on the events adds to χ², in expectation.
+    """Expected addition to χ² by white noise of unit standard deviation on the events.
 
-    By random probes through the model, to first order; `posterior` is of a `Tempered` model.
+    By random probes through the model, to first order. `posterior` is that of a `Tempered` model.
     """
     trace = posterior.trace(fit.xi)
     names = [n for n in event_names(posterior) if posterior.sites[n].kind == "deterministic"]
     sites = posterior.sites.data
     values = {n: jnp.asarray(trace[n]["value"]) for n in sites}
 
-    def means(moved: dict[str, jax.Array]) -> Any:
+    def means(shifts: dict[str, jax.Array]) -> dict[str, jax.Array]:
         (weight, _, *args), kwargs = posterior.arguments
-        other = Posterior(posterior.model, (weight, moved, *args), kwargs)
-        return _scaled_means(other, trace, values)(fit.xi)
+        shifted = Posterior(posterior.model, (weight, shifts, *args), kwargs)
+        return _scaled_means(shifted, trace, values)(fit.xi)
 
     zero = {n: jnp.zeros_like(trace[n]["value"]) for n in names}
 
@@ -164,20 +186,20 @@ def missed_by_events(posterior: Posterior, fit: Fit, key: jax.Array) -> jax.Arra
             n: jax.random.normal(k, zero[n].shape, zero[n].dtype)
             for n, k in zip(names, keys, strict=True)
         }
-        return jnp.sum(_flat(jax.jvp(means, (zero,), (white,))[1]) ** 2)
+        return jnp.sum(flatten(jax.jvp(means, (zero,), (white,))[1]) ** 2)
 
-    return jnp.mean(jax.lax.map(one, jax.random.split(key, PROBES)))
+    return jnp.mean(jax.lax.map(one, jax.random.split(key, NUM_PROBES)))
 
 
 def structure(residual: dict[str, jax.Array]) -> jax.Array:
-    """How neighbours resemble each other along each axis, and the mean, of a residual."""
-    flat = _flat(residual)
+    """Correlation of neighbouring residuals along each axis of each site, and their mean."""
+    flat = flatten(residual)
     size = jnp.maximum(jnp.sqrt(jnp.sum(flat**2)), jnp.finfo(flat.dtype).tiny)
     return jnp.append(_neighbours(residual, 0), jnp.sum(flat) / size)
 
 
 def _neighbours(arrays: dict[str, jax.Array], first: int) -> jax.Array:
-    """Correlation of neighbours along each axis from `first` on that is long enough."""
+    """Correlation of neighbours along each axis from `first` on with more than 3 entries."""
     found = []
     for array in arrays.values():
         total = jnp.maximum(jnp.sum(array**2), jnp.finfo(array.dtype).tiny)
@@ -188,8 +210,10 @@ def _neighbours(arrays: dict[str, jax.Array], first: int) -> jax.Array:
     return jnp.stack(found) if found else jnp.zeros((0,))
 
 
-def _scaled_means(posterior: Posterior, at: Any, values: dict[str, jax.Array]) -> Any:
-    """Coordinates to means of the data, in units of the noise of the laws `at`."""
+def _scaled_means(
+    posterior: Posterior, at: Trace, values: dict[str, jax.Array]
+) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """The map from coordinates to means of the data, in units of the noise in the trace `at`."""
 
     def means(xi: jax.Array) -> dict[str, jax.Array]:
         trace = posterior.trace(xi)
@@ -201,21 +225,21 @@ def _scaled_means(posterior: Posterior, at: Any, values: dict[str, jax.Array]) -
     return means
 
 
-def _scaled(trace: Any, name: str, data: jax.Array) -> jax.Array:
+def _scaled(trace: Trace, name: str, data: jax.Array) -> jax.Array:
     data = data if jnp.issubdtype(data.dtype, jnp.floating) else data.astype(jnp.result_type(float))
     return pearson(trace[name]["fn"], data, name)
 
 
-def _flat(arrays: dict[str, jax.Array]) -> jax.Array:
+def flatten(arrays: dict[str, jax.Array]) -> jax.Array:
+    """All entries of all sites in one vector."""
     return jnp.concatenate([jnp.ravel(a) for a in arrays.values()])
 
 
-def _unflat(flat: jax.Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, jax.Array]:
+def unflatten(flat: jax.Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, jax.Array]:
+    """The inverse of `flatten`."""
     parts, start = {}, 0
     for name, shape in shapes.items():
-        size = 1
-        for n in shape:
-            size *= n
+        size = math.prod(shape)
         parts[name] = flat[start : start + size].reshape(shape)
         start += size
     return parts

@@ -1,8 +1,8 @@
-"""Models with a weaker likelihood, and with a moved event."""
+"""Handlers that weaken a model's likelihood and move its events."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ from numpyro.primitives import Messenger
 
 @dataclass(frozen=True)
 class Tempered:
-    """A model of ``(weight, shifts, *args)``: the likelihood to a power, and events shifted.
+    """A model of ``(weight, shifts, *args)``: its likelihood to the power `weight`, events shifted.
 
-    `shifts` holds, by name of an event that is a function of its latent, what is added to it.
+    `shifts` maps names of events that are functions of their latent to arrays that are added to
+    them.
 
     Attributes
     ----------
@@ -25,32 +26,32 @@ class Tempered:
     model: Callable[..., Any]
 
     def __call__(
-        self, weight: jax.Array, shifts: dict[str, jax.Array], *args: Any, **kwargs: Any
+        self, weight: jax.Array, shifts: Mapping[str, jax.Array], *args: Any, **kwargs: Any
     ) -> Any:
         with _Weighted(weight), _Moved(shifts):
             return self.model(*args, **kwargs)
 
 
 class _Weighted(Messenger):
-    """The log density of data times a weight: for normal noise, noise of ``sd / √weight``."""
+    """Multiplies the log density of data; for normal noise its sd becomes ``sd / √weight``."""
 
     def __init__(self, weight: jax.Array) -> None:
         self.weight = weight
         super().__init__()
 
-    def process_message(self, msg: Any) -> None:
+    def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "sample" and msg["is_observed"]:
             own = msg["scale"]
             msg["scale"] = self.weight if own is None else own * self.weight
 
 
 class _Moved(Messenger):
-    """Events that are functions of their latent, plus an array."""
+    """Adds an array to events that are functions of their latent."""
 
-    def __init__(self, moved: dict[str, jax.Array]) -> None:
-        self.moved = moved
+    def __init__(self, shifts: Mapping[str, jax.Array]) -> None:
+        self.shifts = shifts
         super().__init__()
 
-    def process_message(self, msg: Any) -> None:
-        if msg["type"] == "deterministic" and msg["name"] in self.moved:
-            msg["value"] = msg["value"] + self.moved[msg["name"]]
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "deterministic" and msg["name"] in self.shifts:
+            msg["value"] = msg["value"] + self.shifts[msg["name"]]

@@ -1,8 +1,9 @@
-"""`modes`: which chain sits where."""
+"""`modes`: which chains of a run sit in the same mode."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -12,25 +13,31 @@ from numpyro.infer import MCMC
 
 from numpyro_genprior.diagnostics.posterior.draws import coordinates_of_run
 from numpyro_genprior.infer.posterior import Posterior
+from numpyro_genprior.results import Result, dataset
 
-APART = 0.95  # part of the pairs of draws that a direction puts in order
-MIXED = 1.05  # r_hat
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+MAX_OVERLAP = 0.95  # share of pairs of draws in the same order, above which chains are separate
+MAX_R_HAT = 1.05
+ONE_MODE, NOT_MIXED, SEPARATE, ONE_CHAIN = "one_mode", "not_mixed", "separate_modes", "one_chain"
 
 
-@dataclass(frozen=True, repr=False)
-class ChainModes:
-    """Where the chains of a run sit. Print it to read what that means.
+@dataclass(frozen=True, repr=False, eq=False)
+class ChainModes(Result):
+    """Which chains of a run sit in the same mode. Print it to read the finding.
 
     Attributes
     ----------
     labels
-        For each chain the place where it sits, from 0, the place of the lowest mean energy.
+        For each chain the number of its mode; 0 is the mode of the lowest mean energy.
     energies
         For each chain the mean of minus the log joint density of coordinates and data, in nats,
         comparable with ``find_map(...).energy``.
     separation
         For each pair of chains, how well their draws can be told apart: 1/2 not at all, 1 fully.
-        Two chains are apart above 0.95.
+        Two chains are separate above 0.95.
     r_hat
         The largest split r_hat of any coordinate.
     """
@@ -42,79 +49,121 @@ class ChainModes:
 
     @property
     def num_modes(self) -> int:
-        """Number of separate places."""
+        """Number of separate modes."""
         return int(self.labels.max()) + 1
 
     @property
     def places(self) -> tuple[tuple[int, ...], ...]:
-        """The chains of each place."""
+        """The chains of each mode."""
         return tuple(
             tuple(map(int, np.flatnonzero(self.labels == label))) for label in range(self.num_modes)
         )
 
-    def __repr__(self) -> str:
+    @property
+    def verdict(self) -> str:
+        """``"one_mode"``, ``"not_mixed"`` (in one mode, but r_hat is above 1.05),
+        ``"separate_modes"`` or ``"one_chain"``, which cannot tell.
+        """
+        if len(self.labels) == 1:
+            return ONE_CHAIN
+        if self.num_modes > 1:
+            return SEPARATE
+        return ONE_MODE if self.r_hat <= MAX_R_HAT else NOT_MIXED
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to do about any verdict other than ``"one_mode"``."""
+        return {
+            ONE_MODE: (),
+            NOT_MIXED: ("The chains have not mixed: run them longer.",),
+            SEPARATE: (
+                "Each chain describes its own mode only, and averages over all chains weigh the "
+                "modes by how many chains fell into each, not by their probability (which mean "
+                "energies do not give, either): sample with ParallelTempering or SMC.",
+            ),
+            ONE_CHAIN: (
+                "One chain cannot tell whether there are other modes: run several, from separate "
+                "starts.",
+            ),
+        }[self.verdict]
+
+    def __str__(self) -> str:
         chains = len(self.labels)
         if chains == 1:
-            return (
-                f"One chain, of mean energy {self.energies[0]:.2f}: it cannot tell whether there "
-                "are other modes. Run several, from separate starts."
-            )
-        if self.num_modes == 1:
-            verdict = (
-                f"{chains} chains sit in one place, of mean energy {self.energies.mean():.2f}; "
-                f"r_hat is {self.r_hat:.3f}"
-            )
-            if self.r_hat <= MIXED:
-                return verdict + "."
-            return verdict + ": they have not mixed there. Run them longer."
-        lines = [f"{chains} chains sit in {self.num_modes} separate places:"]
-        best = self.energies[list(self.places[0])].mean()
-        for place in self.places:
-            energy = self.energies[list(place)].mean()
-            above = "" if place is self.places[0] or energy == best else f" (+{energy - best:.2f})"
-            names = f"chain{'' if len(place) == 1 else 's'} {', '.join(map(str, place))}"
-            lines.append(f"  {names}: mean energy {energy:.2f}{above}")
-        lines.append(
-            "Each describes its own place only, and averages over all chains weigh the places by "
-            "how many chains fell into each, not by their probability (which a mean energy does "
-            "not give, either). Sample with ParallelTempering or SMC."
+            headline = [f"One chain, of mean energy {self.energies[0]:.2f}."]
+        elif self.num_modes == 1:
+            headline = [
+                f"{chains} chains sit in one mode, of mean energy {self.energies.mean():.2f}; "
+                f"r_hat is {self.r_hat:.3f}."
+            ]
+        else:
+            headline = [f"{chains} chains sit in {self.num_modes} separate modes:"]
+            lowest = self.energies[list(self.places[0])].mean()
+            for place in self.places:
+                energy = self.energies[list(place)].mean()
+                above = f" (+{energy - lowest:.2f})" if energy > lowest else ""
+                names = f"chain{'' if len(place) == 1 else 's'} {', '.join(map(str, place))}"
+                headline.append(f"  {names}: mean energy {energy:.2f}{above}")
+        return "\n".join([*headline, *self.warnings])
+
+    def __repr__(self) -> str:
+        return (
+            f"ChainModes({self.verdict!r}, num_modes={self.num_modes}, chains={len(self.labels)}, "
+            f"r_hat={self.r_hat:.3g})"
         )
-        return "\n".join(lines)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw `numpyro_genprior.plots.chain_modes`."""
+        from numpyro_genprior import plots
+
+        return plots.chain_modes(self, ax=ax)
+
+    def to_dataset(self) -> xarray.Dataset:
+        """Labels and energies by ``chain``, separations by ``chain`` and ``other_chain``."""
+        return dataset(
+            {
+                "labels": (("chain",), self.labels),
+                "energies": (("chain",), self.energies),
+                "separation": (("chain", "other_chain"), self.separation),
+                "r_hat": ((), self.r_hat),
+            },
+            attrs={"verdict": self.verdict},
+        )
 
 
 def modes(mcmc: MCMC, *, num_draws: int = 200) -> ChainModes:
-    """Tell which chains of a run sit in the same mode.
+    """Find out which chains of a run sit in the same mode.
 
-    Draws are taken to the flat coordinates of `numpyro_genprior.infer.Posterior`. For two chains,
-    the first halves of their draws give a direction, the difference of means over within-chain
-    variances. Along it the second halves are compared: two chains are apart when more than 95 % of
-    the pairs of draws, one of each, come in the same order (2.3 standard deviations for normals).
-    Places are what chains that are not apart connect. A chain that visits two modes thus joins the
-    chains that sit in either.
+    Draws are expressed in the flat coordinates of `numpyro_genprior.infer.Posterior`. For two
+    chains, the first halves of their draws give a direction: the difference of means divided by
+    the within-chain variances. Along it the second halves are compared. Two chains are separate if
+    more than 95 % of the pairs of draws, one from each, come in the same order (2.3 standard
+    deviations for normals). Modes are the connected groups of chains that are not separate, so a
+    chain that visits two modes joins the chains that sit in either.
 
     Parameters
     ----------
     mcmc
         A NumPyro `MCMC` after ``run``, of any kernel that has a model.
     num_draws
-        Most draws of each chain that are looked at, evenly spaced, at least 4.
+        Maximum number of draws of each chain, evenly spaced; at least 4.
 
     Returns
     -------
     ChainModes
-        ``.labels``, ``.energies``, ``.num_modes``; prints as a finding.
+        ``.labels``, ``.energies``, ``.num_modes``, ``.verdict``; prints as a finding.
 
     Raises
     ------
     TypeError
-        When `mcmc` is not an `MCMC`, or its kernel has no model.
+        If `mcmc` is not an `MCMC`, or its kernel has no model.
     ValueError
-        When it has not run, has too few draws, or draws of a latent site were not kept.
+        If it has not run, has too few draws, or did not keep the draws of a latent site.
 
     Notes
     -----
     **Fails when** all chains sit in one mode and others exist: only other starts, `find_map` or
-    `ParallelTempering` can tell. Chains that drift are apart, too.
+    `ParallelTempering` can tell. Chains that drift count as separate, too.
 
     References
     ----------
@@ -133,8 +182,8 @@ def modes(mcmc: MCMC, *, num_draws: int = 200) -> ChainModes:
     ...             chain_method="vectorized", progress_bar=False)
     >>> mcmc.run(jax.random.key(0), jnp.array(1.0), init_params={"z": jnp.array([1.0, -1.0, 1.0])})
     >>> found = modes(mcmc)
-    >>> found.num_modes
-    2
+    >>> found.num_modes, found.verdict
+    (2, 'separate_modes')
     >>> bool(found.labels[0] == found.labels[2] != found.labels[1])
     True
     """  # fmt: skip
@@ -144,7 +193,7 @@ def modes(mcmc: MCMC, *, num_draws: int = 200) -> ChainModes:
     energies = energy.mean(1)
     separation = _separation(xi)
     return ChainModes(
-        labels=_labels(separation <= APART, energies),
+        labels=_labels(separation <= MAX_OVERLAP, energies),
         energies=energies,
         separation=separation,
         r_hat=_r_hat(xi),
@@ -157,7 +206,7 @@ def _energies(posterior: Posterior, xi: jax.Array) -> jax.Array:
 
 
 def _separation(xi: np.ndarray) -> np.ndarray:
-    """How well a direction from the first halves tells the second halves of two chains apart."""
+    """Separation of the second halves of each pair of chains, by a direction from the first."""
     xi, half = xi.astype(float), xi.shape[1] // 2
     first, second = xi[:, :half], xi[:, half:]
     mean, variance = first.mean(1), first.var(1)
@@ -174,7 +223,7 @@ def _separation(xi: np.ndarray) -> np.ndarray:
 
 
 def _labels(together: np.ndarray, energies: np.ndarray) -> np.ndarray:
-    """Number the connected groups by their mean energies."""
+    """Number the connected groups of chains by their mean energies."""
     labels = np.arange(len(together))
     for a, b in zip(*np.nonzero(together), strict=True):
         labels[labels == labels[b]] = labels[a]

@@ -1,32 +1,40 @@
-"""`posterior_collapse`: directions of the latents along which the posterior is just the prior."""
+"""`posterior_collapse`: directions of the latents along which the posterior equals the prior."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from numpyro.infer import MCMC
 from scipy import stats
 
+from numpyro_genprior.diagnostics.multiple_testing import holm
 from numpyro_genprior.diagnostics.posterior.draws import coordinates_of_run
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.map_result import number
+from numpyro_genprior.results import Result, dataset
 
-RESOLVED = 0.2  # Monte Carlo standard error of a moment above which nothing can be said
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+MAX_ERROR = 0.2  # Monte Carlo standard error of the mean above which a direction is undecided
+MAX_LISTED = 8  # names that are printed
 INFORMED, PRIOR, UNDECIDED = "informed", "prior", "undecided"
 
 
-@dataclass(frozen=True, repr=False)
-class PosteriorCollapse:
-    """Along which directions the posterior differs from the prior. Print it to read it.
+@dataclass(frozen=True, repr=False, eq=False)
+class PosteriorCollapse(Result):
+    """Along which directions the posterior differs from the prior. Print it to read the finding.
 
     Attributes
     ----------
     names
-        What each direction is called.
+        Name of each direction.
     mean, sd
         Posterior moments along each direction, in standard deviations of the prior.
     p_value
@@ -37,9 +45,10 @@ class PosteriorCollapse:
         For each direction ``"informed"`` (the test rejects, at `level` over all directions),
         ``"prior"`` or ``"undecided"`` (too few effective draws).
     level
-        Probability of calling any direction informed when none is.
+        Probability of calling any direction informed if none is.
     left_out
-        Sites that were not looked at, for they are not known to be standard normal under the prior.
+        Sites that were not examined, because they are not known to be standard normal under the
+        prior.
     """
 
     names: tuple[str, ...]
@@ -58,7 +67,7 @@ class PosteriorCollapse:
 
     @property
     def collapsed(self) -> np.ndarray:
-        """Whether the posterior along each direction cannot be told from the prior."""
+        """Whether the posterior along each direction is indistinguishable from the prior."""
         return self.state == PRIOR
 
     @property
@@ -80,70 +89,111 @@ class PosteriorCollapse:
             return INFORMED
         return "partly_collapsed" if self.informed.any() else "collapsed"
 
-    def __repr__(self) -> str:
-        size = len(self.names)
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence if some directions have too few effective draws."""
+        undecided = self._named(self.state == UNDECIDED)
+        if not undecided:
+            return ()
+        return (
+            f"Too few effective draws to decide about {_listed(undecided)}: run longer, or look at "
+            "r_hat.",
+        )
+
+    def _named(self, which: np.ndarray) -> list[str]:
+        return [self.names[i] for i in np.flatnonzero(which)]
+
+    def __str__(self) -> str:
         lines = [
-            f"The data changed {self.num_informed} of {number(size, 'direction')} "
+            f"The data changed {self.num_informed} of {number(len(self.names), 'direction')} "
             f"(level {self.level:g} over all)."
         ]
-        if self.collapsed.any():
-            names = [self.names[i] for i in np.flatnonzero(self.collapsed)]
-            worst = self.error[self.collapsed].max()
+        collapsed = self._named(self.collapsed)
+        if collapsed:
+            shift = 3 * self.error[self.collapsed].max()
             lines.append(
-                f"  posterior = prior, as far as these draws tell (a shift of {3 * worst:.2f} "
-                f"prior sd would show): {_listed(names)}"
+                f"  posterior = prior, as far as these draws can tell (a shift of {shift:.2f} "
+                f"prior sd would be visible): {_listed(collapsed)}"
             )
-        if (self.state == UNDECIDED).any():
-            names = [self.names[i] for i in np.flatnonzero(self.state == UNDECIDED)]
-            lines.append(
-                f"  too few effective draws to say: {_listed(names)}. Run longer, or look at r_hat."
-            )
-        if not self.informed.any() and not (self.state == UNDECIDED).any():
+        lines += self.warnings
+        if self.verdict == "collapsed":
             lines.append(
                 "The posterior is the prior: check that the likelihood depends on the event, and "
                 "decoder_collapse(prior, key)."
             )
-        elif self.collapsed.any():
-            lines.append("What events show along these directions is the prior's invention.")
+        elif collapsed:
+            lines.append("What events show along these directions comes from the prior alone.")
         if self.left_out:
             lines.append(
-                f"Not looked at: {_listed(list(self.left_out))}: not known to be standard normal "
-                "under the prior."
+                f"Not examined: {_listed(self.left_out)}, not known to be standard normal under "
+                "the prior."
             )
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        return (
+            f"PosteriorCollapse({self.verdict!r}, num_informed={self.num_informed} of "
+            f"{len(self.names)})"
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw `numpyro_genprior.plots.latent_shrinkage`."""
+        from numpyro_genprior import plots
+
+        return plots.latent_shrinkage(self, ax=ax)
+
+    def to_dataset(self) -> xarray.Dataset:
+        """Moments, p-values and states by ``direction``, whose coordinates are the names."""
+        columns = {
+            "mean": self.mean,
+            "sd": self.sd,
+            "p_value": self.p_value,
+            "error": self.error,
+            "state": self.state,
+        }
+        return dataset(
+            {name: (("direction",), column) for name, column in columns.items()},
+            coords={"direction": list(self.names)},
+            attrs={
+                "verdict": self.verdict,
+                "level": self.level,
+                "left_out": ", ".join(self.left_out),
+            },
+        )
+
 
 def posterior_collapse(
-    samples_or_mcmc: Any,
+    samples_or_mcmc: MCMC | Mapping[str, ArrayLike] | ArrayLike,
     *,
     var_names: Sequence[str] | None = None,
-    directions: Any = None,
+    directions: ArrayLike | None = None,
     level: float = 0.01,
 ) -> PosteriorCollapse:
-    """Is the posterior just the prior? Along each direction, allowing for Monte Carlo error.
+    """Test along which directions the posterior equals the prior, allowing for Monte Carlo error.
 
     Coordinates are standard normal under the prior. Along a direction, the means over draws of the
     Hermite polynomials ``h_1 .. h_4`` (orthonormal under N(0, 1)) are compared with 0, each with
-    its effective number of draws (Geyer, by ArviZ): the sum of squares is χ² with 4 degrees of
-    freedom when posterior and prior agree. Higher moments matter: modes at ±1 have the prior's
-    mean and variance. Levels are Holm's, over all directions.
+    its effective sample size (Geyer, by ArviZ): if posterior and prior agree, the sum of squares
+    is χ² with 4 degrees of freedom. Higher moments matter: modes at ±1 have the prior's mean and
+    variance. Holm's procedure keeps the level over all directions.
 
     Parameters
     ----------
     samples_or_mcmc
-        A NumPyro `MCMC` after ``run`` (its latents in standard normal coordinates, those without
-        any, a Dirichlet say, left out); or draws of
-        standard normal latents of shape ``(chains, draws, size)`` (``(draws, size)`` is one
-        chain), an array or a dictionary by site. An `MCMC` knows which of its sites are
-        standard normal under the prior; of a dictionary, `var_names` says so.
+        A NumPyro `MCMC` after ``run``: its latents are examined in standard normal coordinates,
+        and those without any (a Dirichlet, for example) are left out. Or draws of standard normal
+        latents of shape ``(chains, draws, size)`` (``(draws, size)`` is one chain), as an array or
+        a dictionary by site. An `MCMC` knows which of its sites are standard normal under the
+        prior; for a dictionary `var_names` says so.
     var_names
-        Names of the sites to look at, latents and decoder noise (``("x_latent", "x_noise")``).
+        Names of the sites to examine, latents and decoder noise (``("x_latent", "x_noise")``).
         None: all of them.
     directions
-        Directions of shape ``(k, size)`` to look along, ``sensitivity(...).latent_directions``
-        say; rows are scaled to unit length. None: each coordinate.
+        Directions of shape ``(k, size)`` to examine, for example
+        ``sensitivity(...).latent_directions``; rows are scaled to unit length. None: each
+        coordinate.
     level
-        Probability of calling any direction informed when none is.
+        Probability of calling any direction informed if none is.
 
     Returns
     -------
@@ -152,15 +202,17 @@ def posterior_collapse(
 
     Raises
     ------
-    TypeError, ValueError
-        When there are no draws, too few, or directions of another size; when sites of a dictionary
-        do not agree in chains and draws, or have more chains than draws (draws of a plate without
-        ``group_by_chain``).
+    TypeError
+        If the kernel of the `MCMC` has no model.
+    ValueError
+        If there are no draws or too few, or `directions` have another size; if the sites of a
+        dictionary differ in chains and draws, or have more chains than draws (draws of a plate
+        without ``group_by_chain``).
 
     Notes
     -----
-    **Fails when** chains have not mixed: an effective number of draws then says too much, or, by
-    ArviZ's way with chains that disagree, next to nothing ("undecided").
+    **Fails when** chains have not mixed: the effective sample size is then too large, or, because
+    ArviZ reduces it for chains that disagree, close to 1 ("undecided").
 
     References
     ----------
@@ -171,8 +223,8 @@ def posterior_collapse(
     --------
     >>> import jax, jax.numpy as jnp, numpyro_genprior as ngp
     >>> draws = jax.random.normal(jax.random.key(0), (4, 500, 2)) * jnp.array([1.0, 0.3])
-    >>> ngp.diagnostics.posterior_collapse(draws).state
-    array(['prior', 'informed'], dtype='<U9')
+    >>> ngp.diagnostics.posterior_collapse(draws)
+    PosteriorCollapse('partly_collapsed', num_informed=1 of 2)
     """
     draws, names, left_out = _draws(samples_or_mcmc, var_names)
     chains, length, size = draws.shape
@@ -188,29 +240,33 @@ def posterior_collapse(
     if not np.isfinite(draws).all():
         raise ValueError(message("posterior_collapse: draws are not finite", remedy="drop them"))
     if directions is not None:
-        rows = np.atleast_2d(np.asarray(directions, float))
-        if rows.ndim != 2 or rows.shape[1] != size:
-            raise ValueError(
-                message(
-                    "Directions of the wrong size",
-                    expected=f"(k, {size})",
-                    got=np.shape(directions),
-                    remedy="give rows in the coordinates of the draws",
-                )
-            )
-        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        rows = _unit_rows(directions, size)
         draws, names = draws @ rows.T, tuple(f"direction {i}" for i in range(len(rows)))
     statistic, error = _statistic(draws)
     p_value = stats.chi2.sf(statistic, 4)
-    informed = _holm(p_value, level)
-    state = np.where(informed, INFORMED, np.where(error > RESOLVED, UNDECIDED, PRIOR))
+    informed = holm(p_value) <= level
+    state = np.where(informed, INFORMED, np.where(error > MAX_ERROR, UNDECIDED, PRIOR))
     return PosteriorCollapse(
         names, draws.mean((0, 1)), draws.std((0, 1)), p_value, error, state, level, left_out
     )
 
 
+def _unit_rows(directions: ArrayLike, size: int) -> np.ndarray:
+    rows = np.atleast_2d(np.asarray(directions, float))
+    if rows.ndim != 2 or rows.shape[1] != size:
+        raise ValueError(
+            message(
+                "Directions of the wrong size",
+                expected=f"(k, {size})",
+                got=np.shape(directions),
+                remedy="give rows in the coordinates of the draws",
+            )
+        )
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
 def _statistic(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The sum of squares of four standardised moments, and the error of the first."""
+    """The sum of squares of four standardised moments, and the standard error of the first."""
     z = draws
     hermite = [
         z,
@@ -228,44 +284,48 @@ def _statistic(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ess(values: np.ndarray) -> np.ndarray:
-    """Effective number of draws for a mean, at most the number of draws, at least 1."""
+    """Effective sample size for a mean, clipped to between 1 and the number of draws."""
     import arviz as az
 
-    data: Any = az.convert_to_dataset({"z": values})
+    data = az.convert_to_dataset({"z": values})
     with np.errstate(all="ignore"):
         ess = np.asarray(az.ess(data, method="mean")["z"])
     most = values.shape[0] * values.shape[1]
     return np.clip(np.nan_to_num(ess, nan=1.0), 1.0, most)
 
 
-def _holm(p_value: np.ndarray, level: float) -> np.ndarray:
-    order = np.argsort(p_value)
-    steps = p_value[order] <= level / (len(p_value) - np.arange(len(p_value)))
-    rejected = np.zeros(len(p_value), bool)
-    rejected[order] = np.cumprod(steps).astype(bool)
-    return rejected
+Draws = tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]
+"""Draws of shape ``(chains, draws, size)``, the names of coordinates, and sites left out."""
 
 
 def _draws(
-    samples: Any, var_names: Sequence[str] | None
-) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Draws of shape (chains, draws, size), the names of coordinates, and sites left out."""
+    samples: MCMC | Mapping[str, ArrayLike] | ArrayLike, var_names: Sequence[str] | None
+) -> Draws:
     if isinstance(samples, MCMC):
-        posterior, xi = coordinates_of_run(samples, "posterior_collapse")
-        if not any(place.rule.standard_normal for place in posterior.layout.slices):
-            posterior.require_standard_normal("posterior_collapse")
-        slices = posterior.layout.slices
-        chosen = [p.rule.standard_normal and (not var_names or p.name in var_names) for p in slices]
-        others = tuple(p.name for p, keep in zip(slices, chosen, strict=True) if not keep)
-        keep = np.flatnonzero(np.repeat(chosen, [p.size for p in slices]))
-        names = tuple(posterior.layout.labels[i] for i in keep)
-        return np.asarray(xi, float)[..., keep], names, others
-    by_site = isinstance(samples, dict)
-    every = samples if by_site else {"z": samples}
-    kept = _chosen(every, var_names)
+        return _draws_of_run(samples, var_names)
+    if isinstance(samples, Mapping):
+        return _draws_of_sites(samples, _chosen(samples, var_names), by_site=True)
+    return _draws_of_sites({"z": samples}, ["z"], by_site=False)
+
+
+def _draws_of_run(mcmc: MCMC, var_names: Sequence[str] | None) -> Draws:
+    posterior, xi = coordinates_of_run(mcmc, "posterior_collapse")
+    slices = posterior.layout.slices
+    if not any(place.rule.standard_normal for place in slices):
+        posterior.require_standard_normal("posterior_collapse")
+    chosen = [p.rule.standard_normal and (not var_names or p.name in var_names) for p in slices]
+    others = tuple(p.name for p, keep in zip(slices, chosen, strict=True) if not keep)
+    keep = np.flatnonzero(np.repeat(chosen, [p.size for p in slices]))
+    names = tuple(posterior.layout.labels[i] for i in keep)
+    return np.asarray(xi, float)[..., keep], names, others
+
+
+def _draws_of_sites(
+    samples: Mapping[str, ArrayLike], kept: Sequence[str], *, by_site: bool
+) -> Draws:
     parts, names = {}, []
     for name in kept:
-        array = np.asarray(jax.device_get(every[name]), float)
+        array = np.asarray(jax.device_get(samples[name]), float)
         if array.ndim < 2:
             raise ValueError(
                 message(
@@ -292,20 +352,18 @@ def _draws(
                 "shape (chains, draws, size) may have many chains",
             )
         )
-    left_out = tuple(name for name in every if name not in kept)
+    left_out = tuple(name for name in samples if name not in kept)
     return np.concatenate(list(parts.values()), axis=-1), tuple(names), left_out
 
 
-def _chosen(samples: Mapping[str, Any], var_names: Sequence[str] | None) -> list[str]:
-    """The sites of a dictionary to look at."""
+def _chosen(samples: Mapping[str, ArrayLike], var_names: Sequence[str] | None) -> list[str]:
+    """The sites of a dictionary to examine."""
     missing = [name for name in var_names or () if name not in samples]
     events = [] if var_names else [name for name in samples if f"{name}_latent" in samples]
     if missing or events:
-        what = (
-            f"there are no draws of {missing[0]!r}"
-            if missing
-            else f"{events[0]!r} is made of {events[0] + '_latent'!r}, and not standard normal"
-        )
+        what = f"there are no draws of {missing[0]!r}" if missing else (
+            f"{events[0]!r} is an event, and not standard normal under the prior"
+        )  # fmt: skip
         raise ValueError(
             message(
                 f"posterior_collapse: {what}",
@@ -317,5 +375,6 @@ def _chosen(samples: Mapping[str, Any], var_names: Sequence[str] | None) -> list
     return list(var_names or samples)
 
 
-def _listed(names: list[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - MAX_LISTED
+    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,1 +1,1 @@
-"""Is the prior fit for this? Before there are data."""
+"""Diagnostics of a prior, before there are data."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from numpyro.distributions import Distribution
 
 from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.fisher_spectrum import directions_dense
@@ -23,29 +24,36 @@ from numpyro_genprior.errors import message
 from numpyro_genprior.infer.map_result import number
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.priors import Prior, StandardNormal
+from numpyro_genprior.results import Result, dataset
 
-ACTIVE = 0.01  # variance of the posterior mean above which a unit is active (Burda et al. 2016)
-FORGOTTEN, WEAK = 0.01, 1.0  # KL below which, and sensitivity below which, training gave a unit up
-FAINT = 0.1  # KL in nats below which a unit hardly matters
-BIT = float(np.log(2))  # KL of all units below which the latent as a whole hardly matters
-RELATIVE = 1e-4  # without noise: squared sensitivity over the largest one's
-STILL = 1e-6  # squared change of the event over its square, below which nothing moves
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+# Thresholds. KL divergences and information are in nats.
+ACTIVE_VARIANCE = 0.01  # variance of the posterior mean above which a unit is active (Burda et al.)
+ABANDONED_KL, ABANDONED_SENSITIVITY = 0.01, 1.0  # training has given up a unit below both
+FAINT_KL = 0.1  # below this a unit contributes little
+ONE_BIT = float(np.log(2))  # KL of all units together below which the latent is hardly used
+MIN_RELATIVE_SQUARE = 1e-4  # without noise: squared sensitivity relative to the largest
+MIN_RELATIVE_CHANGE = 1e-6  # without noise: squared change of the event relative to its square
 HEALTHY, PARTLY, IGNORED = "healthy", "collapsed_units", "ignores_latent"
 
 
-@dataclass(frozen=True, repr=False)
-class DecoderCollapse:
-    """What a decoder does with each of its latents. Print it to read what that means.
+@dataclass(frozen=True, repr=False, eq=False)
+class DecoderCollapse(Result):
+    """How much a decoder uses each of its latents. Print it to read the finding.
 
     Attributes
     ----------
     sensitivity
         For each latent, the root mean square over prior draws of how far a unit step moves the
-        event: in units of the decoder's noise where it has one, of the event otherwise.
+        event: in units of the decoder's noise if it has any, of the event otherwise.
     singular_values
-        The same along principal directions, largest first: roots of the eigenvalues of ``E JᵀJ``.
+        The same along principal directions, largest first: square roots of the eigenvalues of
+        ``E JᵀJ``.
     latent_directions
-        These directions, of shape ``(size, size)``, a row each.
+        These directions, of shape ``(size, size)``, one per row.
     active
         For each latent, whether the decoder uses it.
     kl
@@ -54,7 +62,7 @@ class DecoderCollapse:
     noise
         Whether `sensitivity` is in units of decoder noise.
     moved
-        Standard deviation of the decoded event over its root mean square (1 when its mean is 0).
+        Standard deviation of the decoded event over its root mean square (1 if its mean is 0).
     """
 
     sensitivity: jax.Array
@@ -81,13 +89,14 @@ class DecoderCollapse:
 
     @property
     def faint(self) -> jax.Array:
-        """For each latent, whether it is active by little: a KL below 0.1 nats.
+        """For each latent, whether it is active but with a KL below 0.1 nats.
 
-        Without an encoder, ``½ log(1 + s²)`` in its place; without decoder noise, never.
+        Without an encoder, ``½ log(1 + s²)`` takes the place of the KL. Always False for a prior
+        without decoder noise.
         """
         if not self.noise:
             return jnp.zeros_like(self.active)
-        return self.active & (_information(self.sensitivity, self.kl) < FAINT)
+        return self.active & (_information(self.sensitivity, self.kl) < FAINT_KL)
 
     @property
     def verdict(self) -> str:
@@ -96,74 +105,124 @@ class DecoderCollapse:
             return IGNORED
         return HEALTHY if self.num_active == len(self.active) else PARTLY
 
-    def __repr__(self) -> str:
-        size, unit = len(self.active), "decoder noise sd" if self.noise else "event units"
-        s = np.asarray(self.sensitivity)
-        kl = None if self.kl is None else np.asarray(self.kl)
-        if self.verdict == IGNORED:
-            told = "" if kl is None else (
-                f" The encoder learns next to nothing of an event: a KL of {kl.sum():.2g} nats "
-                f"over all units, {kl.max():.2g} at most (one bit is 0.69)."
-            )  # fmt: skip
-            return (
-                f"The decoder ignores its latent: no unit of {size} moves the event to speak of "
-                f"(at most {s.max():.2g} {unit} a step).{told} Every draw is all but the same event"
-                + (" plus noise" if self.noise else "")
-                + ", and no data can change it to speak of. Train again: with a smaller β or one "
-                "that warms up, a smaller decoder scale, or a weaker decoder."
-            )
-        lines = []
-        if kl is not None and kl.sum() < BIT:
-            lines.append(
-                f"The encoder learns next to nothing of an event: a KL of {kl.sum():.2g} nats over "
-                f"{number(size, 'latent')}, {kl.max():.2g} at most (one bit is 0.69). Train again "
-                "with a smaller β, or one that warms up, before you use this prior."
-            )
-        faint = np.flatnonzero(np.asarray(self.faint))
-        barely = "" if not len(faint) else (
-            f", {len(faint)} of them barely ({', '.join(map(str, faint))}: less than {FAINT} nats"
-            f"{' each' if len(faint) > 1 else ''})"
-        )  # fmt: skip
-        lines.append(
-            f"{self.num_active} of {number(size, 'latent')} active{barely}; effective rank "
-            f"{self.effective_rank:.1f}."
+    @property
+    def unit(self) -> str:
+        """Unit of `sensitivity`: ``"decoder noise sd"`` or ``"event units"``."""
+        return "decoder noise sd" if self.noise else "event units"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence if the encoder learns next to nothing."""
+        if self.kl is None or not float(jnp.sum(self.kl)) < ONE_BIT:
+            return ()
+        advice = (
+            ""
+            if self.verdict == IGNORED
+            else " Train again with a smaller β, or one that warms up, before you use this prior."
         )
-        used = np.flatnonzero(np.asarray(self.active))
-        lines.append(
-            f"  a unit step of an active latent moves the event by {s[used].min():.3g} to "
-            f"{s[used].max():.3g} {unit}"
+        return (self._encoder_learns_nothing() + advice,)
+
+    def _encoder_learns_nothing(self) -> str:
+        kl = np.asarray(self.kl)
+        return (
+            f"The encoder learns next to nothing of an event: a KL of {kl.sum():.2g} nats over "
+            f"{number(len(kl), 'latent')}, {kl.max():.2g} at most (one bit is 0.69)."
         )
-        if self.verdict == PARTLY:
-            idle = np.flatnonzero(~np.asarray(self.active))
+
+    def __str__(self) -> str:
+        return self._ignored() if self.verdict == IGNORED else self._used()
+
+    def _ignored(self) -> str:
+        encoder = "" if self.kl is None else f" {self._encoder_learns_nothing()}"
+        return (
+            f"The decoder ignores its latent: no unit of {len(self.active)} moves the event "
+            f"noticeably (at most {float(jnp.max(self.sensitivity)):.2g} {self.unit} a step)."
+            f"{encoder} Every draw is practically the same event"
+            + (" plus noise" if self.noise else "")
+            + ", and no data can change it. Train again: with a smaller β or one that warms up, a "
+            "smaller decoder scale, or a weaker decoder."
+        )
+
+    def _used(self) -> str:
+        s, active = np.asarray(self.sensitivity), np.asarray(self.active)
+        faint, idle = np.flatnonzero(np.asarray(self.faint)), np.flatnonzero(~active)
+        barely = ""
+        if len(faint):
+            each = " each" if len(faint) > 1 else ""
+            names = ", ".join(map(str, faint))
+            barely = f", {len(faint)} of them barely ({names}: less than {FAINT_KL} nats{each})"
+        lines = [
+            *self.warnings,
+            f"{self.num_active} of {number(len(active), 'latent')} active{barely}; effective rank "
+            f"{self.effective_rank:.1f}.",
+            f"  a unit step of an active latent moves the event by {s[active].min():.3g} to "
+            f"{s[active].max():.3g} {self.unit}",
+        ]
+        if len(idle):
             lines.append(
                 f"  collapsed: {', '.join(map(str, idle))} (at most {s[idle].max():.2g}). Their "
-                "posterior is all but the prior whatever the data: leave them out when you count "
+                "posterior is close to the prior whatever the data: leave them out when you count "
                 "latents or judge r_hat, or train with a smaller β."
             )
-        if kl is not None:
+        if self.kl is not None:
+            kl = np.asarray(self.kl)
             lines.append(
                 f"  encoder: KL of {kl.sum():.1f} nats in all, {kl.min():.2g} to {kl.max():.2g} "
                 "a latent"
             )
         lines.append(
-            "By first derivatives at prior draws; says nothing of whether the events are any good."
+            "From first derivatives at prior draws; it does not say whether the events look right."
         )
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        return (
+            f"DecoderCollapse({self.verdict!r}, num_active={self.num_active} of "
+            f"{len(self.active)}, effective_rank={self.effective_rank:.1f})"
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw `numpyro_genprior.plots.decoder_collapse`."""
+        from numpyro_genprior import plots
+
+        return plots.decoder_collapse(self, ax=ax)
+
+    def to_dataset(self) -> xarray.Dataset:
+        """The sensitivities by ``latent``, and the principal directions by ``direction``."""
+        encoder = {} if self.kl is None else {"kl": (("latent",), self.kl)}
+        return dataset(
+            {
+                "sensitivity": (("latent",), self.sensitivity),
+                "active": (("latent",), self.active),
+                "faint": (("latent",), self.faint),
+                **encoder,
+                "singular_values": (("direction",), self.singular_values),
+                "latent_directions": (("direction", "latent"), self.latent_directions),
+            },
+            attrs={"verdict": self.verdict, "unit": self.unit, "moved": self.moved},
+        )
+
 
 def decoder_collapse(
-    prior: Any, key: jax.Array, *, num_draws: int = 64, events: ArrayLike | None = None
+    prior: Distribution,
+    key: jax.Array,
+    *,
+    num_draws: int = 64,
+    events: ArrayLike | None = None,
 ) -> DecoderCollapse:
-    """Find the latents that a decoder does not use; no data are needed.
+    """Find the latents that a decoder does not use; needs no data.
 
     For each latent, ``s_i² = E_z |∂g/∂z_i|²`` over prior draws, in units of the decoder's noise
-    where the prior has one (its scale's derivative included). A latent of a linear VAE has a
-    posterior mean of variance ``s_i² / (1 + s_i²)``: a unit is active where this exceeds 0.01, the
-    threshold of Burda et al.; but not where the encoder's KL is below 0.01 nats and s_i below 1,
-    for then training gave it up and what is left in the decoder is small and random. Where the KL
-    of all units together is below one bit (0.69 nats), the latent hardly matters, and units below
-    0.1 nats and s_i of 1 are collapsed, too (without an encoder, by ``½ log(1 + s²)``, a linear
-    VAE's KL). Without noise, a unit is active where ``s_i²`` exceeds 1e-4 of the largest.
+    if the prior has any (including the derivative of its scale). In a linear VAE the posterior
+    mean of a latent has variance ``s_i² / (1 + s_i²)``.
+
+    - With decoder noise, a unit is active if this variance exceeds 0.01, the threshold of Burda
+      et al. It is not active if the encoder's KL is below 0.01 nats and s_i below 1: training has
+      then given it up, and what is left in the decoder is small and random.
+    - If the KL of all units together is below one bit (0.69 nats), the latent is hardly used, and
+      units with a KL below 0.1 nats and s_i below 1 count as collapsed, too. Without an encoder
+      the KL is that of a linear VAE, ``½ log(1 + s²)``.
+    - Without decoder noise, a unit is active if ``s_i²`` exceeds 1e-4 of the largest.
 
     Parameters
     ----------
@@ -172,10 +231,10 @@ def decoder_collapse(
     key
         Random key of the draws.
     num_draws
-        Prior draws over which the decoder is examined.
+        Number of prior draws at which the decoder is examined.
     events
-        Events of shape ``(number, *event_shape)`` at which the encoder's KL is taken: held-out
-        ones. None: events drawn from the prior.
+        Events of shape ``(number, *event_shape)``, preferably held out, at which the encoder's KL
+        is evaluated. None: events drawn from the prior.
 
     Returns
     -------
@@ -184,14 +243,16 @@ def decoder_collapse(
 
     Raises
     ------
-    TypeError, ValueError
-        When `prior` is no prior, or a batch of them.
+    TypeError
+        If `prior` is not a prior.
+    ValueError
+        If `prior` has a batch shape, or `num_draws` is below 2.
 
     Notes
     -----
     **Fails when** latents are used together in a rotated frame: each is then active, and only
-    `singular_values` show the collapsed direction. A unit that matters far from the prior's
-    typical set only is missed.
+    `singular_values` show the collapsed direction. A unit that matters only far from the prior's
+    typical set is missed.
 
     References
     ----------
@@ -204,8 +265,8 @@ def decoder_collapse(
     >>> import jax, jax.numpy as jnp, numpyro_genprior as ngp
     >>> prior = ngp.VAEPrior(lambda z: jnp.stack([z[0], 2 * z[1], z[0]]), 3, scale=0.1)
     >>> found = ngp.diagnostics.decoder_collapse(prior, jax.random.key(0))
-    >>> found.num_active, found.verdict
-    (2, 'collapsed_units')
+    >>> found
+    DecoderCollapse('collapsed_units', num_active=2 of 3, effective_rank=1.9)
     """
     core = bare_prior(prior, "decoder_collapse")
     if num_draws < 2:
@@ -225,22 +286,29 @@ def decoder_collapse(
     squares = jnp.sum((singular[:, None] * directions) ** 2, axis=0)
     moved = _moved(generator(core), points)
     kl = _kl(core, event_key, events, num_draws)
-    if not noise:
-        active = (squares > RELATIVE * jnp.max(squares)) & (moved**2 > STILL)
+    if noise:
+        active = _active_with_noise(squares, singular, kl)
     else:
-        active = squares / (1 + squares) > ACTIVE
-        nats = _information(jnp.sqrt(squares), kl)
-        total = jnp.sum(nats if kl is not None else _information(singular, None))
-        least = jnp.where(total < BIT, FAINT, FORGOTTEN if kl is not None else 0.0)
-        active = active & ~((nats < least) & (squares < WEAK**2))
+        active = squares > MIN_RELATIVE_SQUARE * jnp.max(squares)
+        active = active & (moved**2 > MIN_RELATIVE_CHANGE)
     return DecoderCollapse(jnp.sqrt(squares), singular, directions, active, kl, noise, float(moved))
+
+
+def _active_with_noise(
+    squares: jax.Array, singular_values: jax.Array, kl: jax.Array | None
+) -> jax.Array:
+    active = squares / (1 + squares) > ACTIVE_VARIANCE
+    nats = _information(jnp.sqrt(squares), kl)
+    total = jnp.sum(_information(singular_values, None) if kl is None else kl)
+    min_kl = jnp.where(total < ONE_BIT, FAINT_KL, 0.0 if kl is None else ABANDONED_KL)
+    return active & ~((nats < min_kl) & (squares < ABANDONED_SENSITIVITY**2))
 
 
 @eqx.filter_jit
 def _moved(posterior: Posterior, points: jax.Array) -> jax.Array:
     """Standard deviation of the decoded event over its root mean square."""
 
-    def add(sums: Any, point: jax.Array) -> tuple[Any, None]:
+    def add(sums: tuple[jax.Array, ...], point: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
         x = posterior.values(point)["x"]
         return (sums[0] + (x - first), sums[1] + (x - first) ** 2, sums[2] + x**2), None
 
@@ -253,7 +321,7 @@ def _moved(posterior: Posterior, points: jax.Array) -> jax.Array:
 
 
 def _information(sensitivity: jax.Array, kl: jax.Array | None) -> jax.Array:
-    """The KL of each unit; a linear VAE's where there is no encoder."""
+    """The KL of each unit; that of a linear VAE if there is no encoder."""
     return 0.5 * jnp.log1p(sensitivity**2) if kl is None else kl
 
 

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions import Distribution
 
 from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.prior.prior_posterior import bare_prior, generator
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.linalg.limits import MAX_JACOBIAN
 from numpyro_genprior.infer.posterior import Posterior
+from numpyro_genprior.results import Result, dataset
 
-SQUEEZED = 100.0  # condition number of a flow's Jacobian above which it imitates a manifold
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+MAX_FULL_CONDITION = 100.0  # a flow with a larger condition number imitates a manifold
 FULL, SINGULAR, MANIFOLD = "full", "singular", "imitates_manifold"
 
 
-@dataclass(frozen=True, repr=False)
-class EffectiveDimension:
-    """The spectrum of a generator's Jacobian over prior draws. Print it to read what it means.
+@dataclass(frozen=True, repr=False, eq=False)
+class EffectiveDimension(Result):
+    """The spectrum of a generator's Jacobian over prior draws. Print it to read the finding.
 
     Attributes
     ----------
     spectrum
-        Singular values at each draw, largest first, of shape ``(draws, k)``; in event units a
+        Singular values at each draw, largest first, of shape ``(draws, k)``, in event units per
         prior standard deviation.
     event_size, latent_size
         Numbers of entries of an event and of the latent.
@@ -71,44 +77,89 @@ class EffectiveDimension:
     @property
     def verdict(self) -> str:
         """``"full"``, ``"singular"`` (fewer latents than the event has entries) or
-        ``"imitates_manifold"`` (a diffeomorphism squeezed by more than 100).
+        ``"imitates_manifold"`` (a diffeomorphism with a condition number above 100).
         """
         if self.latent_size < self.event_size or not bool(jnp.all(self.spectrum[:, -1] > 0)):
             return SINGULAR
-        return MANIFOLD if self.exact and self.condition_number > SQUEEZED else FULL
+        squeezed = self.exact and self.condition_number > MAX_FULL_CONDITION
+        return MANIFOLD if squeezed else FULL
 
-    def __repr__(self) -> str:
-        condition, draws = self.condition_number, len(self.spectrum)
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence if the condition number of a flow is beyond the precision of its numbers."""
+        limit = 0.1 / float(jnp.finfo(self.spectrum.dtype).eps)
+        if not self.exact or self.condition_number < limit:
+            return ()
+        return (
+            f"A condition number above {limit:.0e} is rounding error in {self.spectrum.dtype}: "
+            "compute it with jax_enable_x64.",
+        )
+
+    def __str__(self) -> str:
         lines = [
             f"{self.dimension:.1f} effective directions of {self.latent_size} latents, in events "
-            f"of {self.event_size} entries (over {draws} prior draws)."
+            f"of {self.event_size} entries (over {len(self.spectrum)} prior draws)."
         ]
         if self.verdict == SINGULAR:
             lines.append(
-                "  Decoder noise apart, the law lies on a manifold of fewer dimensions than the "
-                "event: it has no density, and what is off the manifold is impossible under it. "
-                'The noise of a `VAEPrior` is its width (not with noise="omit"); '
-                "`GANPrior.thicken(scale)`, with `estimate_event_scale` of held-out events, gives "
-                "one to others."
+                "  Apart from decoder noise, the distribution lies on a manifold of fewer "
+                "dimensions than the event: it has no density, and events off the manifold are "
+                "impossible under it. The decoder noise of a VAE gives it a width (not with "
+                'noise="omit"); for others use `thicken(scale)`, with `estimate_event_scale` of '
+                "held-out events."
             )
         if self.exact:
             log_dets = np.asarray(self.log_dets)
             lines.append(
-                f"  condition number {condition:.3g} (median); log |det J| "
+                f"  condition number {self.condition_number:.3g} (median); log |det J| "
                 f"{log_dets.mean():.1f} ± {log_dets.std():.1f} nats"
             )
         if self.verdict == MANIFOLD:
             lines.append(
-                "  This flow squeezes its base to imitate a manifold, which no diffeomorphism "
-                "can: its density runs away there, NUTS needs tiny steps, and log_prob of a "
-                "held-out event hangs on the last digit. Model the manifold itself: a VAE of "
-                "low noise, a GAN with `thicken(scale)`, or train the flow on data with noise."
+                "  This flow squeezes its base distribution to imitate a manifold, which no "
+                "diffeomorphism can do: its density grows without bound there, NUTS needs tiny "
+                "steps, and log_prob of a held-out event depends on its last digits. Model the "
+                "manifold itself: a VAE of low noise, a GAN with `thicken(scale)`, or train the "
+                "flow on data with noise."
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.warnings])
+
+    def __repr__(self) -> str:
+        return (
+            f"EffectiveDimension({self.verdict!r}, dimension={self.dimension:.1f} of "
+            f"{self.latent_size}, event_size={self.event_size})"
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw `numpyro_genprior.plots.jacobian_spectrum`."""
+        from numpyro_genprior import plots
+
+        return plots.jacobian_spectrum(self, ax=ax)
+
+    def to_dataset(self) -> xarray.Dataset:
+        """The spectrum by ``draw`` and ``direction``, and what follows from it by ``draw``."""
+        return dataset(
+            {
+                "spectrum": (("draw", "direction"), self.spectrum),
+                "dimensions": (("draw",), self.dimensions),
+                "condition_numbers": (("draw",), self.condition_numbers),
+                "log_dets": (("draw",), self.log_dets),
+            },
+            attrs={
+                "verdict": self.verdict,
+                "event_size": self.event_size,
+                "latent_size": self.latent_size,
+            },
+        )
 
 
-def effective_dimension(prior: Any, key: jax.Array, *, num_draws: int = 32) -> EffectiveDimension:
-    """The spectrum of J_g over prior draws: how many directions there are, and how squeezed.
+def effective_dimension(
+    prior: Distribution, key: jax.Array, *, num_draws: int = 32
+) -> EffectiveDimension:
+    """Count the directions of a generator, and measure how strongly it squeezes some of them.
+
+    The spectrum of the Jacobian of g at prior draws, in coordinates that are standard normal under
+    the prior. Decoder noise is left out.
 
     Parameters
     ----------
@@ -126,17 +177,19 @@ def effective_dimension(prior: Any, key: jax.Array, *, num_draws: int = 32) -> E
 
     Raises
     ------
-    TypeError, ValueError
-        When `prior` is no prior or a batch of them, or its Jacobian has more than 2·10⁷ entries.
+    TypeError
+        If `prior` is not a prior.
+    ValueError
+        If `prior` has a batch shape, `num_draws` is below 1, or the Jacobian has more than 2·10⁷
+        entries.
 
     Notes
     -----
-    Jacobians are in coordinates that are standard normal under the prior, decoder noise apart.
     The effective number is the exponential of the entropy of the shares of variance (Roy,
     Vetterli, EUSIPCO 2007).
 
-    **Fails when** the latent law is not a plain normal: its own map to standard normals is then
-    part of the Jacobian. In single precision condition numbers beyond 10⁶ are rounding.
+    **Fails when** the latent distribution is not normal: its own map to standard normals is then
+    part of the Jacobian. In single precision condition numbers above 10⁶ are rounding error.
 
     References
     ----------
@@ -149,15 +202,14 @@ def effective_dimension(prior: Any, key: jax.Array, *, num_draws: int = 32) -> E
     --------
     >>> import jax, jax.numpy as jnp, numpyro_genprior as ngp
     >>> prior = ngp.GANPrior(lambda z: jnp.stack([z[0], z[1], z[0] + z[1]]), 2)
-    >>> found = ngp.diagnostics.effective_dimension(prior, jax.random.key(0))
-    >>> round(found.dimension, 3), found.verdict
-    (1.755, 'singular')
+    >>> ngp.diagnostics.effective_dimension(prior, jax.random.key(0))
+    EffectiveDimension('singular', dimension=1.8 of 2, event_size=3)
     """
     core = bare_prior(prior, "effective_dimension")
     if num_draws < 1:
         raise ValueError(
             message(
-                "effective_dimension looks at draws",
+                "effective_dimension needs prior draws",
                 expected="num_draws of at least 1",
                 got=num_draws,
                 remedy="leave num_draws=32",

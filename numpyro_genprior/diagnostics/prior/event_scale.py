@@ -1,9 +1,9 @@
-"""`estimate_event_scale`: what a generator misses of events that it has not seen."""
+"""`estimate_event_scale`: the representation error of a generator on held-out events."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
+from numpyro.distributions import Distribution
 
 from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.prior.prior_posterior import bare_prior
@@ -20,21 +21,29 @@ from numpyro_genprior.infer.initial_points import draw_starts
 from numpyro_genprior.infer.optimize.minimise import minimise
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.priors import Prior
+from numpyro_genprior.results import Result, axis_names, dataset, refuse_axes
 from numpyro_genprior.sites import latent
 
-ROUNDS, SETTLED = 40, 2e-3  # most refits of all events, and the relative change that ends them
-BATCH = 32  # events at a time
-COLOURED = 0.1  # correlation of neighbours from which on the error is not called white
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_REFITS, MIN_CHANGE = 40, 2e-3  # refits of all events, and the relative change that ends them
+BATCH_SIZE = 32  # events that are fitted at a time
+MAX_WHITE_CORRELATION = 0.1  # of neighbours, above which the error is not called white
 
 
-@dataclass(frozen=True, repr=False)
-class EventScale:
-    """What a generator misses, a pixel. Print it to read what that means; it is a number, too.
+@dataclass(frozen=True, repr=False, eq=False)
+class EventScale(Result):
+    """The representation error of a generator per entry of an event. Print it to read the finding.
+
+    It is also a number: ``float(result)`` and ``jnp.asarray(result)`` give `scale`.
 
     Attributes
     ----------
     scale
-        Standard deviation of an entry of the event about the best event of the generator.
+        Standard deviation of an entry of the event about the generator's best fit.
     standard_error
         Of `scale`, from the spread over events.
     by_entry
@@ -42,11 +51,12 @@ class EventScale:
     errors
         The same for each held-out event.
     residuals
-        Events minus the generator's best, of shape ``(number, *event_shape)``.
+        Events minus the generator's best fits, of shape ``(number, *event_shape)``.
     correlation
-        Of the residuals of neighbours, along each axis of the event: 0 for a white error.
+        Correlation of the residuals of neighbours, along each axis of the event: 0 for a white
+        error.
     own_scale
-        Root mean square of the prior's own decoder noise; None where it has none, or one that
+        Root mean square of the prior's own decoder noise; None if it has none, or noise that
         depends on the latent.
     """
 
@@ -61,54 +71,91 @@ class EventScale:
     def __float__(self) -> float:
         return self.scale
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.scale, dtype or self.errors.dtype)
 
-    def __repr__(self) -> str:
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence if the errors of neighbouring entries are correlated."""
+        if all(abs(c) <= MAX_WHITE_CORRELATION for c in self.correlation):
+            return ()
+        listed = ", ".join(f"{c:.2f}" for c in self.correlation)
+        return (
+            f"Errors of neighbours are correlated ({listed} along the axes): the error of data "
+            "that sum over many entries is larger than that of white noise of this size.",
+        )
+
+    def __str__(self) -> str:
         errors, entries = np.asarray(self.errors), np.asarray(self.by_entry)
         lines = [
-            f"The generator misses {self.scale:.3g} ± {self.standard_error:.1g} an entry of a "
+            f"The generator misses {self.scale:.3g} ± {self.standard_error:.1g} per entry of a "
             f"held-out event (standard deviation, {len(errors)} events).",
             f"  by event {errors.min():.3g} to {errors.max():.3g}; by entry {entries.min():.3g} "
             f"to {entries.max():.3g}",
         ]
         if self.own_scale is not None:
             lines.append(f"  the decoder's own noise says {self.own_scale:.3g}")
-        if any(abs(c) > COLOURED for c in self.correlation):
-            listed = ", ".join(f"{c:.2f}" for c in self.correlation)
-            lines.append(
-                f"  neighbours miss together (correlation {listed} along the axes): data that sum "
-                "over many entries are missed by more than a white error of this size"
-            )
+        lines += self.warnings
         lines.append(
-            "Of events like these, and of the best event that the search found: others, or a "
-            "better search, give another number."
+            "For events like these, and for the best fits that the search found: other events, or "
+            "a better search, give another number."
         )
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        return (
+            f"EventScale({self.scale:.3g} ± {self.standard_error:.1g}, {len(self.errors)} events)"
+        )
+
+    def plot(self, ax: Axes | None = None) -> Figure:
+        """Draw `numpyro_genprior.plots.event_scale`, which has two panels."""
+        from numpyro_genprior import plots
+
+        refuse_axes(ax, "an EventScale")
+        return plots.event_scale(self)
+
+    def to_dataset(self) -> xarray.Dataset:
+        """The errors by ``event`` and by the event's dimensions (``row``, ``col`` of an image)."""
+        axes = axis_names(self.by_entry.ndim)
+        own = {} if self.own_scale is None else {"own_scale": ((), self.own_scale)}
+        return dataset(
+            {
+                "scale": ((), self.scale),
+                "standard_error": ((), self.standard_error),
+                "by_entry": (axes, self.by_entry),
+                "errors": (("event",), self.errors),
+                "residuals": (("event", *axes), self.residuals),
+                "correlation": (("axis",), list(self.correlation)),
+                **own,
+            },
+            coords={"axis": list(axes)},
+        )
+
 
 def estimate_event_scale(
-    prior: Any, key: jax.Array, held_out_events: ArrayLike, *, num_starts: int = 4
+    prior: Distribution, key: jax.Array, held_out_events: ArrayLike, *, num_starts: int = 4
 ) -> EventScale:
     """Measure the representation error of a generator on events that it was not trained on.
 
-    For each event x the best latent, ``argmin |x - g(z)|² / (2 s²) + |z|² / 2``, and s where it
-    agrees with what is left over: ``s² = Σ |x - g(z)|² / Σ (n - Σ_i s_i² / (1 + s_i²))`` with n
-    entries of an event and s_i the singular values of ``J_g / s``. The second sum counts what the
-    latents fitted; for a linear generator with white noise it makes s² unbiased.
+    For each event x the best latent is ``argmin |x - g(z)|² / (2 s²) + |z|² / 2``, and s is the
+    scale that agrees with the residuals: ``s² = Σ |x - g(z)|² / Σ (n - Σ_i s_i² / (1 + s_i²))``
+    with n entries of an event and s_i the singular values of ``J_g / s``. The second sum counts
+    the degrees of freedom that the latents used; for a linear generator with white noise it makes
+    s² unbiased.
 
     Parameters
     ----------
     prior
-        A prior with an empty batch shape, whose events are images of a smaller latent: a
-        `GANPrior` or a `VAEPrior`. Of a VAE the decoder's mean is taken.
+        A prior with an empty batch shape, whose events are images of a smaller latent: a GAN or a
+        VAE. Of a VAE the decoder's mean is taken.
     key
         Random key of the starts.
     held_out_events
-        Of shape ``(number, *event_shape)``, two at least; a hundred give a few percent. From the
-        data that you will see, and not from the training set.
+        Of shape ``(number, *event_shape)``, at least two; a hundred give an error of a few
+        percent. Take them from the population of the data that you will see, not from the training
+        set.
     num_starts
-        Descents for each event; the first is the encoder's guess where there is one.
+        Descents for each event; the first starts at the encoder's guess if there is an encoder.
 
     Returns
     -------
@@ -118,9 +165,12 @@ def estimate_event_scale(
 
     Raises
     ------
-    TypeError, ValueError
-        When the prior has a density (nothing is out of its range), or is a batch; when events have
-        another shape, are not finite, or fewer than two; when the latent is as large as the event.
+    TypeError
+        If `prior` is not a prior.
+    ValueError
+        If the prior has a density (it can produce every event) or a batch shape; if events have
+        the wrong shape, are not finite, or fewer than two; if `num_starts` is below 1; if the
+        latent is as large as the event.
 
     Notes
     -----
@@ -148,7 +198,8 @@ def estimate_event_scale(
     if core.density == "exact":
         raise ValueError(
             message(
-                f"estimate_event_scale: a {type(core).__name__} has a density, no range",
+                f"estimate_event_scale: a {type(core).__name__} has a density and can produce "
+                "every event",
                 expected="a prior without an exact density",
                 remedy="compare prior.log_prob of held-out events with that of draws",
             )
@@ -164,72 +215,91 @@ def estimate_event_scale(
             )
         )
     keys = jax.random.split(validation.random_key(key), len(events))
-    own = _own_scale(core)
-    start = jnp.std(events) if own is None else jnp.asarray(own)
-    scale = jnp.maximum(start, 1e-6).astype(events.dtype)
-    found = _starts(core, scale, events, keys, num_starts)
-    residuals = squares = left = jnp.zeros(())
-    for search in (True, False):  # all other starts again at the scale that the first search led to
-        if not search:
-            again = _starts(core, scale, events, keys, num_starts)
-            found = jnp.concatenate([found, again[:, 1:]], 1)
-        for _ in range(ROUNDS):
-            found, residuals, fitted = _project(core, scale, events, found)
-            left = residuals[0].size - fitted
-            squares = jnp.sum(residuals.reshape(len(events), -1) ** 2, 1)
-            _check_degrees(left)
-            new = jnp.sqrt(jnp.sum(squares) / jnp.sum(left))
-            change = abs(float(new / scale) - 1)
-            scale = jnp.maximum(new, 1e-6 * start)
-            if change < SETTLED:
-                break
-    spread = jnp.std(squares - scale**2 * left) * len(events) ** 0.5
-    ratio = residuals[0].size / jnp.mean(left)
+    own_scale = _own_scale(core)
+    scale, residuals, degrees = _estimate(core, events, keys, num_starts, own_scale)
+    squares = _squares(residuals)
+    spread = jnp.std(squares - scale**2 * degrees) * len(events) ** 0.5
+    ratio = residuals[0].size / jnp.mean(degrees)
     return EventScale(
         scale=float(scale),
-        standard_error=float(spread / (2 * scale * jnp.sum(left))),
+        standard_error=float(spread / (2 * scale * jnp.sum(degrees))),
         by_entry=jnp.sqrt(ratio * jnp.mean(residuals**2, 0)),
-        errors=jnp.sqrt(squares / left),
+        errors=jnp.sqrt(squares / degrees),
         residuals=residuals,
         correlation=_correlation(np.asarray(residuals)),
-        own_scale=own,
+        own_scale=own_scale,
     )
 
 
+def _estimate(
+    prior: Prior, events: jax.Array, keys: jax.Array, num_starts: int, own_scale: float | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The scale, the residuals of all events and the degrees of freedom left in each."""
+    first = jnp.std(events) if own_scale is None else jnp.asarray(own_scale)
+    scale = jnp.maximum(first, 1e-6).astype(events.dtype)
+    xi = _starts(prior, scale, events, keys, num_starts)
+    residuals = degrees = jnp.zeros(())
+    for first_round in (True, False):
+        if not first_round:  # try the other starts again, at the scale found so far
+            again = _starts(prior, scale, events, keys, num_starts)
+            xi = jnp.concatenate([xi, again[:, 1:]], 1)
+        for _ in range(MAX_REFITS):
+            xi, residuals, num_fitted = _project(prior, scale, events, xi)
+            degrees = residuals[0].size - num_fitted
+            _check_degrees(degrees)
+            new = jnp.sqrt(jnp.sum(_squares(residuals)) / jnp.sum(degrees))
+            change = abs(float(new / scale) - 1)
+            scale = jnp.maximum(new, 1e-6 * first)
+            if change < MIN_CHANGE:
+                break
+    return scale, residuals, degrees
+
+
+def _squares(residuals: jax.Array) -> jax.Array:
+    return jnp.sum(residuals.reshape(len(residuals), -1) ** 2, 1)
+
+
 @latent(noise="omit")
-def _nearly(prior: Any, scale: Any, x: jax.Array) -> None:
+def _blurred(prior: Prior, scale: jax.Array, x: jax.Array) -> None:
+    """A model of an event that the generator meets up to white noise."""
     event = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(event, scale).to_event(x.ndim), obs=x)
 
 
 @eqx.filter_jit
-def _starts(prior: Prior, scale: Any, events: jax.Array, keys: Any, number: int) -> jax.Array:
-    def one(pair: Any) -> jax.Array:
+def _starts(
+    prior: Prior, scale: jax.Array, events: jax.Array, keys: jax.Array, number: int
+) -> jax.Array:
+    """Coordinates to start from, of shape ``(events, number, size)``."""
+
+    def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
         x, key = pair
-        return draw_starts(Posterior(_nearly, (prior, scale, x)), key, number)[0]
+        return draw_starts(Posterior(_blurred, (prior, scale, x)), key, number)[0]
 
     return jax.lax.map(one, (events, keys))
 
 
 @eqx.filter_jit
-def _project(prior: Prior, scale: Any, events: jax.Array, starts: jax.Array) -> Any:
-    """The best coordinates of each event, of shape ``(events, 1, size)``, what they leave of it,
-    and how many parameters they have fitted.
+def _project(
+    prior: Prior, scale: jax.Array, events: jax.Array, starts: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The best coordinates of each event, of shape ``(events, 1, size)``, its residual, and the
+    number of degrees of freedom that the latents used.
     """
 
-    def one(pair: Any) -> Any:
+    def one(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         x, starts = pair
-        posterior = Posterior(_nearly, (prior, scale, x))
+        posterior = Posterior(_blurred, (prior, scale, x))
         minima = minimise(posterior, starts, max_steps=100)
         xi = minima.xi[minima.best]
         linear = posterior.linearise(xi)
         unit = jnp.eye(posterior.size, dtype=xi.dtype)
         fisher = jax.vmap(linear.fisher)(unit)
         metric = fisher + jax.vmap(linear.prior)(unit)
-        fitted = jnp.trace(jnp.linalg.solve(metric, fisher))
-        return xi[None], x - posterior.values(xi)["x"], fitted
+        num_fitted = jnp.trace(jnp.linalg.solve(metric, fisher))
+        return xi[None], x - posterior.values(xi)["x"], num_fitted
 
-    return jax.lax.map(one, (events, starts), batch_size=BATCH)
+    return jax.lax.map(one, (events, starts), batch_size=BATCH_SIZE)
 
 
 def _events(prior: Prior, events: ArrayLike) -> jax.Array:
@@ -238,7 +308,7 @@ def _events(prior: Prior, events: ArrayLike) -> jax.Array:
         raise ValueError(
             message(
                 "estimate_event_scale needs several events",
-                expected=f"shape (number, {', '.join(map(str, prior.event_shape))}), two at least",
+                expected=f"shape (number, {', '.join(map(str, prior.event_shape))}), at least two",
                 got=x.shape,
                 remedy="stack held-out events along a first axis",
             )
@@ -255,20 +325,20 @@ def _own_scale(prior: Prior) -> float | None:
     return float(jnp.sqrt(jnp.mean(jnp.broadcast_to(scale, prior.event_shape) ** 2)))
 
 
-def _check_degrees(left: jax.Array) -> None:
-    if float(jnp.min(left)) < 1:
+def _check_degrees(degrees: jax.Array) -> None:
+    if float(jnp.min(degrees)) < 1:
         raise ValueError(
             message(
                 "The latents fit an event entirely",
                 expected="fewer latents than entries of the event",
-                got=f"{float(jnp.min(left)):.2g} degrees of freedom left",
-                remedy="such a generator misses nothing: there is no scale to estimate",
+                got=f"{float(jnp.min(degrees)):.2g} degrees of freedom left",
+                remedy="such a generator misses nothing, so there is no scale to estimate",
             )
         )
 
 
 def _correlation(residuals: np.ndarray) -> tuple[float, ...]:
-    """Of neighbours along each axis of the event."""
+    """Correlation of neighbours along each axis of the event."""
     total = np.mean(residuals**2)
     found = []
     for axis in range(1, residuals.ndim):

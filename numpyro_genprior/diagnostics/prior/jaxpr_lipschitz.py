@@ -1,37 +1,40 @@
-"""A network as its jaxpr: bounds on its slope, and the kinks of its rectifiers.
+"""Lipschitz bounds of a function, and the inputs of its rectifiers, read off its jaxpr.
 
-`layer_bound` multiplies the spectral norms of a network's linear layers with the slopes of its
-activations (Szegedy et al. 2014, section 4.3; Miyato et al. 2018), read off the jaxpr, so that
-networks of every library have one where they are made of known pieces. `rectified` gives the
-inputs of rectifiers, whose signs say in which linear piece a point lies.
+`layer_bound` multiplies the spectral norms of a network's linear layers by the slopes of its
+activations (Szegedy et al. 2014, section 4.3; Miyato et al. 2018). It reads the jaxpr, so it works
+for networks of every library whose operations are known. `rectified` gives the inputs of the
+rectifiers, whose signs say in which linear piece a point lies.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jax.extend.core import Literal
+from jax.core import ShapedArray, Tracer
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.typing import ArrayLike
 
-# Slopes of elementwise functions: at most this, anywhere.
+Atom = Var | Literal
+
+# Largest slopes of elementwise functions.
 _SLOPES = {"tanh": 1.0, "logistic": 0.25, "sin": 1.0, "cos": 1.0, "erf": 2 / math.sqrt(math.pi),
            "abs": 1.0, "neg": 1.0, "atan": 1.0, "asinh": 1.0}  # fmt: skip
-# Activations of jax.nn that are several operations: at most this for their default arguments.
+# Largest slopes, with default arguments, of activations of jax.nn that are several operations.
 _NAMED = {"elu": 1.0, "celu": 1.0, "softplus": 1.0, "leaky_relu": 1.0, "silu": 1.1, "selu": 1.7581,
           "hard_tanh": 1.0}  # fmt: skip
-# What changes no value (stop_gradient stops derivatives only), or moves values about.
+# Operations that keep or move values (stop_gradient changes derivatives only, not values).
 _MOVES = ("reshape transpose squeeze expand_dims rev copy copy_p convert_element_type slice "
           "stop_gradient real broadcast_in_dim pad").split()  # fmt: skip
 _CALLS = "pjit jit closed_call core_call custom_jvp_call custom_vjp_call remat2 checkpoint".split()
 
 
-class Unknown(Exception):
-    """An operation whose slope is not bounded, or not known."""
+class UnboundedOperation(Exception):
+    """An operation whose slope is unbounded or unknown."""
 
 
 def layer_bound(function: Callable[[jax.Array], jax.Array], size: int) -> tuple[float, str]:
@@ -40,29 +43,31 @@ def layer_bound(function: Callable[[jax.Array], jax.Array], size: int) -> tuple[
     Returns
     -------
     float
-        Infinite where there is none.
+        The bound; infinite if there is none.
     str
-        The operation that has no bound, or empty.
+        The operation that has no bound; empty if all have one.
     """
     closed = jax.make_jaxpr(function)(jnp.zeros(size))
     try:
         return _bound(closed.jaxpr, closed.consts, [1.0], [None])[0], ""
-    except Unknown as reason:
+    except UnboundedOperation as reason:
         return math.inf, str(reason)
 
 
-def _bound(jaxpr: Any, consts: Any, slopes: list[float], known: list[Any]) -> list[float]:
-    """Slopes of the outputs; `known` has the values of arguments that do not move."""
+def _bound(
+    jaxpr: Jaxpr, consts: Sequence[Any], slopes: list[float], known: Sequence[Any]
+) -> list[float]:
+    """Slopes of the outputs; `known` has the values of arguments that are constant."""
     values = dict(zip(jaxpr.constvars, consts, strict=True))
     values.update(
         (var, value) for var, value in zip(jaxpr.invars, known, strict=True) if value is not None
     )
     bounds = dict(zip(jaxpr.invars, slopes, strict=True))
 
-    def value(atom: Any) -> Any:
+    def value(atom: Atom) -> Any:
         return atom.val if isinstance(atom, Literal) else values.get(atom)
 
-    def slope(atom: Any) -> float:
+    def slope(atom: Atom) -> float:
         return 0.0 if isinstance(atom, Literal) else bounds.get(atom, 0.0)
 
     for equation in jaxpr.eqns:
@@ -77,58 +82,72 @@ def _bound(jaxpr: Any, consts: Any, slopes: list[float], known: list[Any]) -> li
     return [slope(atom) for atom in jaxpr.outvars]
 
 
-def _rule(equation: Any, slopes: list[float], value: Callable[[Any], Any]) -> list[float]:
-    name, params = equation.primitive.name, equation.params
-    if not any(jnp.issubdtype(out.aval.dtype, jnp.inexact) for out in equation.outvars):
-        return [math.inf if any(slopes) else 0.0] * len(equation.outvars)  # it jumps
+def _rule(equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any]) -> list[float]:
+    """Slopes of the outputs of one equation, from those of its inputs."""
+    name = equation.primitive.name
+    if not any(jnp.issubdtype(_aval(out).dtype, jnp.inexact) for out in equation.outvars):
+        return [math.inf if any(slopes) else 0.0] * len(equation.outvars)  # a step function
     if math.inf in slopes:
-        raise Unknown(f"{name} of a condition on the latent")
+        raise UnboundedOperation(f"{name} of a condition on the latent")
     if name in _CALLS:
         activation = _activation(equation, slopes, value)
         if activation is not None:
             return [activation * slopes[0]]
-        inner = params.get("jaxpr", params.get("call_jaxpr"))
+        jaxpr, consts = _inner(equation)
+        if jaxpr is None:
+            raise UnboundedOperation(name)
         known = [
             None if slope else value(atom)
             for atom, slope in zip(equation.invars, slopes, strict=True)
         ]
-        jaxpr, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
         return _bound(jaxpr, consts, slopes, known)
     if name in _SLOPES:
         return [_SLOPES[name] * slopes[0]]
     if name in _MOVES:
         repeats = 1.0
         if name == "broadcast_in_dim":
-            size = max(1, equation.invars[0].aval.size)
-            repeats = math.sqrt(equation.outvars[0].aval.size / size)
+            size = max(1, _aval(equation.invars[0]).size)
+            repeats = math.sqrt(_aval(equation.outvars[0]).size / size)
         return [repeats * slopes[0]]
     if name in ("add", "sub", "add_any"):
         return [sum(_broadcast(equation, i, slope) for i, slope in enumerate(slopes))]
-    if name == "concatenate":
+    if name in ("concatenate", "stack"):
         return [math.hypot(*slopes)]
     if name in ("max", "min", "select_n", "clamp"):
         inexact = [s for atom, s in zip(equation.invars, slopes, strict=True)
-                   if jnp.issubdtype(atom.aval.dtype, jnp.inexact)]  # fmt: skip
+                   if jnp.issubdtype(_aval(atom).dtype, jnp.inexact)]  # fmt: skip
         moving = [s for s in inexact if s]
         return [max(moving) if len(moving) < 2 else math.hypot(*moving)]
     if name == "reduce_sum":
-        ratio = equation.invars[0].aval.size / max(1, equation.outvars[0].aval.size)
+        ratio = _aval(equation.invars[0]).size / max(1, _aval(equation.outvars[0]).size)
         return [math.sqrt(ratio) * slopes[0]]
     if name in ("mul", "div") and 0.0 in slopes:
         return [_scaled(equation, slopes, value)]
     if name in ("dot_general", "conv_general_dilated", "channels_last_convolution"):
         return [_linear(equation, slopes, value)]
-    raise Unknown(name)
+    raise UnboundedOperation(name)
 
 
-def _activation(equation: Any, slopes: list[float], value: Callable[[Any], Any]) -> float | None:
-    """The slope of a call of an activation of jax.nn, known by its name and its operations."""
+def _aval(atom: Atom) -> ShapedArray:
+    return cast(ShapedArray, atom.aval)
+
+
+def _inner(equation: JaxprEqn) -> tuple[Jaxpr | None, Sequence[Any]]:
+    """The jaxpr that an equation calls, and its constants; None if there is none."""
+    inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+    return (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
+
+
+def _activation(
+    equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any]
+) -> float | None:
+    """The slope of an activation of jax.nn, recognised by its name and its operations."""
     name, inner = equation.params.get("name"), equation.params.get("jaxpr")
     if name not in _NAMED or any(slopes[1:]):
         return None
-    arguments = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype, weak_type=weak)
+    arguments = [jax.ShapeDtypeStruct(_aval(atom).shape, _aval(atom).dtype, weak_type=weak)
                  for atom in equation.invars
-                 for weak in [getattr(atom.aval, "weak_type", False)]]  # fmt: skip
+                 for weak in [getattr(_aval(atom), "weak_type", False)]]  # fmt: skip
     reference = jax.make_jaxpr(getattr(jax.nn, name))(*arguments).eqns[-1].params.get("jaxpr")
     if str(reference) != str(inner):
         return None
@@ -138,46 +157,46 @@ def _activation(equation: Any, slopes: list[float], value: Callable[[Any], Any])
     return max([_NAMED[name], *(float(jnp.max(jnp.abs(other))) for other in others)])
 
 
-def _broadcast(equation: Any, index: int, slope: float) -> float:
-    size = max(1, equation.invars[index].aval.size)
-    return slope * math.sqrt(equation.outvars[0].aval.size / size)
+def _broadcast(equation: JaxprEqn, index: int, slope: float) -> float:
+    size = max(1, _aval(equation.invars[index]).size)
+    return slope * math.sqrt(_aval(equation.outvars[0]).size / size)
 
 
-def _scaled(equation: Any, slopes: list[float], value: Any) -> float:
+def _scaled(equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any]) -> float:
     moving = 0 if slopes[0] else 1
     factor = value(equation.invars[1 - moving])
     if factor is None or (equation.primitive.name == "div" and moving == 1):
-        raise Unknown(equation.primitive.name)
+        raise UnboundedOperation(equation.primitive.name)
     largest = float(np.max(np.abs(np.asarray(factor))))
     if equation.primitive.name == "div":
         largest = float(np.max(1 / np.abs(np.asarray(factor))))
     return _broadcast(equation, moving, slopes[moving]) * largest
 
 
-def _linear(equation: Any, slopes: list[float], value: Any) -> float:
+def _linear(equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any]) -> float:
     """Spectral norm of a product with known weights, times the slope of the other operand."""
     moving = 0 if slopes[0] else 1
     weights = value(equation.invars[1 - moving])
     if weights is None or (slopes[0] and slopes[1]):
-        raise Unknown(f"{equation.primitive.name} of two inputs")
+        raise UnboundedOperation(f"{equation.primitive.name} of two inputs")
     if equation.primitive.name == "dot_general":
         contract, batch = equation.params["dimension_numbers"]
         return slopes[moving] * _matrix_norm(weights, contract[1 - moving], batch[1 - moving])
     if moving == 1:
-        raise Unknown("a convolution with a kernel that depends on the latent")
+        raise UnboundedOperation("a convolution with a kernel that depends on the latent")
     return slopes[moving] * _kernel_norm(weights, equation.params["dimension_numbers"].rhs_spec)
 
 
-def _matrix_norm(weights: Any, contract: Any, batch: Any) -> float:
-    """Spectral norm of a matrix (the largest of a batch), whatever it multiplies."""
-    free = [i for i in range(weights.ndim) if i not in (*contract, *batch)]
+def _matrix_norm(weights: ArrayLike, contract: Sequence[int], batch: Sequence[int]) -> float:
+    """Spectral norm of a matrix, the largest of a batch."""
+    free = [i for i in range(np.ndim(weights)) if i not in (*contract, *batch)]
     array = np.asarray(weights, float).transpose(*batch, *contract, *free)
     rows = math.prod(array.shape[len(batch) : len(batch) + len(contract)])
     stacked = array.reshape(math.prod(array.shape[: len(batch)]), rows, -1)
     return float(np.linalg.norm(stacked, 2, axis=(1, 2)).max())
 
 
-def _kernel_norm(kernel: Any, spec: Any) -> float:
+def _kernel_norm(kernel: ArrayLike, spec: Sequence[int]) -> float:
     """A bound for a convolution: the sum over taps of the norms of their channel matrices."""
     array = np.asarray(kernel, float).transpose(*spec[2:], spec[0], spec[1])
     taps = array.reshape(-1, *array.shape[-2:])
@@ -187,8 +206,8 @@ def _kernel_norm(kernel: Any, spec: Any) -> float:
 # ---- rectifiers ----------------------------------------------------------------------------------
 
 
-def rectified(function: Callable[[jax.Array], Any]) -> Callable[[jax.Array], jax.Array]:
-    """A function giving the inputs of all ``max(x, 0)`` and ``where(x > 0, ...)``, flat."""
+def rectified(function: Callable[[jax.Array], ArrayLike]) -> Callable[[jax.Array], jax.Array]:
+    """A function that gives the inputs of all ``max(x, 0)`` and ``where(x > 0, ...)``, flat."""
 
     def run(x: jax.Array) -> jax.Array:
         closed = jax.make_jaxpr(function)(x)
@@ -199,31 +218,32 @@ def rectified(function: Callable[[jax.Array], Any]) -> Callable[[jax.Array], jax
     return run
 
 
-def _evaluate(jaxpr: Any, consts: Any, arguments: list[Any], found: list[jax.Array]) -> list[Any]:
+def _evaluate(
+    jaxpr: Jaxpr, consts: Sequence[Any], arguments: list[Any], found: list[jax.Array]
+) -> list[Any]:
+    """Outputs of a jaxpr; inputs of its rectifiers are appended to `found`."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
 
-    def read(atom: Any) -> Any:
+    def read(atom: Atom) -> Any:
         return atom.val if isinstance(atom, Literal) else values[atom]
 
     for equation in jaxpr.eqns:
         operands = [read(atom) for atom in equation.invars]
-        name, params = equation.primitive.name, equation.params
-        inner = params.get("jaxpr", params.get("call_jaxpr"))
+        name = equation.primitive.name
+        inner, inner_consts = _inner(equation)
         if name in _CALLS and inner is not None:
-            outs = _evaluate(
-                getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands, found
-            )
+            outs = _evaluate(inner, inner_consts, operands, found)
         else:
             if name in ("max", "gt", "ge", "lt", "le") and len(operands) == 2:
                 found += _kinked(operands)
-            outs = equation.primitive.bind(*operands, **params)
+            outs = equation.primitive.bind(*operands, **equation.params)
             outs = outs if equation.primitive.multiple_results else [outs]
         values.update(zip(equation.outvars, outs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
 def _kinked(operands: list[Any]) -> list[jax.Array]:
-    """The operand that is compared with a literal zero."""
+    """The operand that is compared with a constant zero, in a list."""
     one, other = operands
     for x, zero in ((one, other), (other, one)):
         if jnp.ndim(zero) == 0 and not isinstance(zero, Tracer) and float(zero) == 0:

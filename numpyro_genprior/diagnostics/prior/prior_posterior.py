@@ -1,8 +1,6 @@
-"""A prior by itself as a `Posterior`: its standard normal coordinates, its events, its noise."""
+"""A prior on its own as a `Posterior`, whose Jacobians are those of the generator."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,17 +16,24 @@ from numpyro_genprior.sites import latent
 from numpyro_genprior.sites.wrappers import unwrap
 
 
-def bare_prior(prior: Any, name: str) -> Prior:
-    """The `Prior` in an expanded or independent one, with an empty batch shape.
+def bare_prior(prior: Distribution, name: str) -> Prior:
+    """The `Prior` inside an expanded or independent distribution.
+
+    Parameters
+    ----------
+    prior
+        The distribution.
+    name
+        Name of the diagnostic, for messages.
 
     Raises
     ------
     TypeError
-        When it is none.
+        If `prior` is not a prior.
     ValueError
-        When it has a batch of conditions.
+        If it has a batch shape.
     """
-    core: Any = unwrap(prior) if isinstance(prior, Distribution) else prior
+    core = unwrap(prior) if isinstance(prior, Distribution) else prior
     if not isinstance(core, Prior):
         raise TypeError(
             message(
@@ -41,7 +46,7 @@ def bare_prior(prior: Any, name: str) -> Prior:
     if core.batch_shape:
         raise ValueError(
             message(
-                f"{name} examines one law, and this prior is a batch of them",
+                f"{name} examines one distribution, and this prior is a batch of them",
                 expected="batch_shape ()",
                 got=core.batch_shape,
                 remedy="choose one condition: prior.given(condition)",
@@ -51,13 +56,13 @@ def bare_prior(prior: Any, name: str) -> Prior:
 
 
 def generator(prior: Prior) -> Posterior:
-    """A prior whose event is measured with unit noise: the whitened Jacobian is that of g."""
-    return Posterior(_seen_with_unit_noise, (prior, jnp.zeros(prior.event_shape)))
+    """The posterior under unit noise on the event: its whitened Jacobian is that of g."""
+    return Posterior(_observed_with_unit_noise, (prior, jnp.zeros(prior.event_shape)))
 
 
 def decoder(prior: Prior) -> Posterior:
-    """A prior with decoder noise whose event is given: Jacobians in units of that noise."""
-    return Posterior(_given, (prior, jnp.zeros(prior.event_shape)))
+    """The posterior given the event, under decoder noise: Jacobians are in units of that noise."""
+    return Posterior(_observed, (prior, jnp.zeros(prior.event_shape)))
 
 
 @eqx.filter_jit
@@ -67,11 +72,11 @@ def prior_draws(posterior: Posterior, key: jax.Array, number: int) -> jax.Array:
 
 
 @latent(noise="omit", explicit=True)
-def _seen_with_unit_noise(prior: Any, y: jax.Array) -> None:
+def _observed_with_unit_noise(prior: Prior, y: jax.Array) -> None:
     x = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(x, 1.0).to_event(y.ndim), obs=y)
 
 
 @latent(noise="centered", explicit=True)
-def _given(prior: Any, x: jax.Array) -> None:
+def _observed(prior: Prior, x: jax.Array) -> None:
     numpyro.sample("x", prior, obs=x)

@@ -1,4 +1,4 @@
-"""`diagnostics.modes`: chains that are put where they sit."""
+"""`diagnostics.modes`: which chains are assigned to which mode."""
 
 import copy
 
@@ -52,7 +52,7 @@ def test_two_modes_and_their_energies(four):
     energy = 0.5 * z**2 + 0.5 * ((z + 0.1) ** 2 - 1.0) ** 2 / 0.01 + np.log(2 * np.pi * 0.1)
     np.testing.assert_allclose(found.energies, energy.mean(1), rtol=1e-4)
     words = str(found)
-    assert "4 chains sit in 2 separate places" in words
+    assert "4 chains sit in 2 separate modes" in words
     assert "chains 0, 2: mean energy" in words
     assert "ParallelTempering" in words
 
@@ -61,7 +61,7 @@ def test_chains_that_agree(four, rng):
     found = modes(with_draws(rng.normal(size=(3, 150)), four))
     assert found.num_modes == 1
     assert found.r_hat < 1.05
-    assert "3 chains sit in one place" in str(found)
+    assert "3 chains sit in one mode" in str(found)
 
 
 def test_one_chain_cannot_tell(four, rng):
@@ -77,7 +77,7 @@ def test_a_chain_that_visits_both_joins_them(four, rng):
     assert apart.num_modes == 2
     joined = modes(with_draws(draws, four))
     assert joined.num_modes == 1
-    assert "they have not mixed there" in str(joined)
+    assert "have not mixed" in str(joined)
 
 
 def test_separation_is_that_of_normals(four, rng):
@@ -91,7 +91,7 @@ def test_separation_is_that_of_normals(four, rng):
         assert abs(separation - expected) < 5 * np.sqrt(2 / (12 * 1000))
 
 
-def test_many_coordinates_do_not_part_chains(rng):
+def test_many_coordinates_do_not_separate_chains(rng):
     """A direction through 300 means of 50 draws fits noise; the other half does not follow it."""
 
     def wide(y):
@@ -105,7 +105,7 @@ def test_many_coordinates_do_not_part_chains(rng):
     assert found.separation.max() < 0.8
 
 
-def test_chains_that_stand_still(four):
+def test_chains_that_never_move(four):
     found = modes(with_draws(np.repeat([[0.5], [0.5], [0.7]], 10, axis=1), four))
     np.testing.assert_array_equal(found.labels[:2], [found.labels[0]] * 2)
     assert found.num_modes == 2

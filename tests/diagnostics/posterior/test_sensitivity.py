@@ -117,18 +117,18 @@ def test_low_rank_has_the_first_directions():
     overlap = np.abs(np.asarray(found.latent_directions) @ right[:, :10])
     np.testing.assert_allclose(np.diag(overlap), 1, atol=1e-3)
     np.testing.assert_allclose(found.largest_discarded, s[10], rtol=0.05)
-    assert "10 directions were sought" in repr(found)
-    assert "the others left to the prior" in repr(found)
-    short = repr(dataclasses.replace(found, largest_discarded=3.0))  # as if rank had been too low
+    assert "10 directions were sought" in str(found)
+    assert "the others left to the prior" in str(found)
+    short = str(dataclasses.replace(found, largest_discarded=3.0))  # as if rank had been too low
     assert "at least" in short
     assert "left to the prior" not in short
-    assert "invention" not in short
+    assert "prior alone" not in short
     np.testing.assert_allclose(found.fisher(), matrix.T @ matrix, atol=1e-3 * s[0] ** 2)
 
 
 @ngp.latent
 def photons(y, dose):
-    """A decoder that bends, counts, and a law that has no standard normal coordinates."""
+    """A nonlinear decoder, counts, and a normal scale parameter."""
     x = numpyro.sample("x", ngp.GANPrior(lambda z: jnp.sin(z[0] * z) + 2.0, 3))
     gain = numpyro.sample("gain", dist.Normal(1.0, 0.1))
     numpyro.sample("y", dist.Poisson(dose * gain**2 * x).to_event(1), obs=y)
@@ -154,7 +154,7 @@ def test_average_over_draws():
     np.testing.assert_allclose(
         s.singular_values**2, np.linalg.eigvalsh(information)[::-1], rtol=1e-5
     )
-    assert "averaged over 4 draws" in repr(s)
+    assert "averaged over 4 draws" in str(s)
     assert s.latents == ("x_latent[0]", "x_latent[1]", "x_latent[2]", "gain")
 
 
@@ -162,9 +162,9 @@ def test_a_map_is_a_point():
     estimate = ngp.infer.find_map(linear, jax.random.key(0), Y, num_starts=2, progress_bar=False)
     s = ngp.diagnostics.sensitivity(linear, estimate, Y)
     np.testing.assert_allclose(s.singular_values[:3], np.linalg.svd(M)[1], rtol=1e-4)
-    text = repr(s)
+    text = str(s)
     assert f"{int((np.linalg.svd(M)[1] > 1).sum())} directions identified" in text
-    assert "the prior's invention" in text
+    assert "comes from the prior alone" in text
 
 
 @pytest.mark.parametrize(
