@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             prior,
             operator,
             jnp.zeros(size),
-            ladder={"noise": noises},
+            schedule={"noise": noises},
             truth={"x": truth},
             num_replications=replications,
         )
@@ -145,12 +145,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         f"\nTheory, in the limit: noise^{theory:.2f} for the series, noise^{slow:.2f} for the flow"
     )
     print(found["coupling flow"].compare(found["Gaussian series"]))
-    draw(found, theory, options.out / "contraction.png")
+    exponents = {"Gaussian series": theory, "coupling flow": slow}
+    draw(found, exponents, options.out / "contraction.png")
     return found
 
 
-def draw(found: dict[str, Any], theory: float, path: Path) -> None:
-    """Radius against noise for each prior, with the slope that theory predicts."""
+def draw(found: dict[str, Any], theory: dict[str, float], path: Path) -> None:
+    """Radius against noise for each prior, with the slopes that theory predicts."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,10 +1,7 @@
 """What the data determined, what came from the prior, and whether to trust the result."""
 
-from numpyro_genprior.diagnostics.calibration.contraction import (
-    Comparison,
-    Contraction,
-    contraction,
-)
+from numpyro_genprior.diagnostics.calibration.contraction import contraction
+from numpyro_genprior.diagnostics.calibration.contraction_result import Comparison, Contraction
 from numpyro_genprior.diagnostics.calibration.coverage import Coverage, coverage
 from numpyro_genprior.diagnostics.calibration.power_law import Rate
 from numpyro_genprior.diagnostics.calibration.sbc import SBC, sbc

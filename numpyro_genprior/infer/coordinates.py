@@ -1,21 +1,22 @@
 """Coordinates of one latent site: standard normal where that is possible, unconstrained elsewhere.
 
-A rule maps a coordinate array ξ to the value of a site and back, given the site's law:
+A rule maps a coordinate array ξ to the value of a site and back, given the site's distribution:
 
-===================================  ==========================================  =================
-law                                  value                                       prior of ξ
-===================================  ==========================================  =================
-`StandardNormal`                     ξ                                           N(0, I)
-``Normal``                           loc + scale · ξ                             N(0, I)
-``MultivariateNormal``               loc + L ξ                                   N(0, I)
-`Prior` with an exact density        decode(z), z from ξ by the latent's rule    N(0, I)
-``TransformedDistribution``          transforms applied to the base's value      N(0, I)
-laws with a quantile function        F⁻¹(Φ(ξ)), by the nearer tail               N(0, I)
-all others                           NumPyro's ``biject_to(support)(ξ)``         the law's own
-===================================  ==========================================  =================
+=======================================  ======================================  ==============
+distribution                             value                                   prior of ξ
+=======================================  ======================================  ==============
+`StandardNormal`                         ξ                                       N(0, I)
+``Normal``                               loc + scale · ξ                         N(0, I)
+``MultivariateNormal``                   loc + L ξ                               N(0, I)
+`Prior` with an exact density            decode(z), z from ξ by the rule of the  N(0, I)
+                                         prior's latent
+``TransformedDistribution``              transforms applied to the base's value  N(0, I)
+distributions with a quantile function   F⁻¹(Φ(ξ)), by the nearer tail           N(0, I)
+all others                               NumPyro's ``biject_to(support)(ξ)``     what it is
+=======================================  ======================================  ==============
 
-NumPyro takes the quantiles of Beta and StudentT from TensorFlow Probability (the extra ``distrax``
-has it). Where that is not installed, they are among the others.
+NumPyro takes the quantile functions of Beta and StudentT from TensorFlow Probability (which the
+extra ``distrax`` installs). Without it, these two are among the others.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 from abc import ABC, abstractmethod
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -39,48 +41,55 @@ from numpyro_genprior.sites.wrappers import unwrap
 SYMMETRIC = (dist.Laplace, dist.Logistic, dist.Cauchy, dist.StudentT)
 POSITIVE = (dist.HalfNormal, dist.HalfCauchy, dist.Exponential)
 QUANTILES = (dist.Uniform, dist.Gumbel, dist.Beta, dist.Pareto)
-BY_TFP = (dist.Beta, dist.StudentT)  # NumPyro takes their quantiles from TensorFlow Probability
+NEEDS_TFP = (dist.Beta, dist.StudentT)
+
+D = TypeVar("D", bound=dist.Distribution)
 
 
-class CoordinateRule(ABC):
-    """How one kind of law is reached. `core` is the law inside expand, to_event and mask.
+@dataclass(frozen=True)
+class CoordinateRule(ABC, Generic[D]):
+    """How the values of one kind of distribution are reached from coordinates.
 
-    Arrays have the leading dimensions of the whole site; the law broadcasts against them.
+    `core` is the distribution inside ``expand``, ``to_event`` and ``mask``. Arrays have the leading
+    dimensions of the whole site, against which the distribution broadcasts.
     """
 
-    standard_normal: bool = True
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
-
-    def __hash__(self) -> int:
-        return hash(type(self))
-
-    def __repr__(self) -> str:
-        return type(self).__name__
-
-    def shape(self, core: Any, value_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the coordinates of a value of shape `value_shape`."""
-        return value_shape
+    standard_normal: ClassVar[bool]
+    """Whether the coordinates are standard normal under the prior."""
 
     @abstractmethod
-    def value(self, core: Any, xi: jax.Array) -> jax.Array:
+    def shape(self, core: D, value_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the coordinates of a value of shape `value_shape`."""
+
+    @abstractmethod
+    def value(self, core: D, xi: jax.Array) -> jax.Array:
         """The site's value at coordinates `xi`."""
 
     @abstractmethod
-    def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
-        """Coordinates of a value."""
+    def coordinates(self, core: D, value: jax.Array) -> jax.Array:
+        """Coordinates of a value: the inverse of `value`."""
 
 
-class Itself(CoordinateRule):
-    def value(self, core: Any, xi: jax.Array) -> jax.Array:
+class SameShape(CoordinateRule[D]):
+    """Standard normal coordinates of the shape of the value."""
+
+    standard_normal = True
+
+    def shape(self, core: D, value_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return value_shape
+
+
+class Identity(SameShape[StandardNormal]):
+    """The coordinates are the value."""
+
+    def value(self, core: StandardNormal, xi: jax.Array) -> jax.Array:
         return xi
 
-    def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
+    def coordinates(self, core: StandardNormal, value: jax.Array) -> jax.Array:
         return value
 
 
-class Affine(CoordinateRule):
+class LocationScale(SameShape[Any]):
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
         return core.loc + core.scale * xi
 
@@ -88,7 +97,7 @@ class Affine(CoordinateRule):
         return (value - core.loc) / core.scale
 
 
-class Triangular(CoordinateRule):
+class CholeskyFactor(SameShape[Any]):
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
         return core.loc + jnp.einsum("...ij,...j->...i", core.scale_tril, xi)
 
@@ -98,22 +107,28 @@ class Triangular(CoordinateRule):
         return solve_triangular(tril, residual[..., None], lower=True)[..., 0]
 
 
-class Decoded(CoordinateRule):
-    """A prior with an exact density: x = T(z), and z by its own rule."""
+class DecodedPrior(CoordinateRule[Prior]):
+    """A prior with an exact density: x = T(z), and z by the rule of the latent."""
 
-    def shape(self, core: Any, value_shape: tuple[int, ...]) -> tuple[int, ...]:
+    standard_normal = True
+
+    def shape(self, core: Prior, value_shape: tuple[int, ...]) -> tuple[int, ...]:
         lead = value_shape[: len(value_shape) - core.event_dim]
         latent = (*lead, *core.latent.event_shape)
         return rule_of(core.latent).shape(unwrap(core.latent), latent)
 
-    def value(self, core: Any, xi: jax.Array) -> jax.Array:
+    def value(self, core: Prior, xi: jax.Array) -> jax.Array:
         return core.decode(rule_of(core.latent).value(unwrap(core.latent), xi))
 
-    def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
+    def coordinates(self, core: Prior, value: jax.Array) -> jax.Array:
         return rule_of(core.latent).coordinates(unwrap(core.latent), core.inverse(value))
 
 
-class Transformed(CoordinateRule):
+class TransformedBase(CoordinateRule[Any]):
+    """Invertible transforms of a base distribution that has a rule."""
+
+    standard_normal = True
+
     def shape(self, core: Any, value_shape: tuple[int, ...]) -> tuple[int, ...]:
         for transform in reversed(core.transforms):
             value_shape = transform.inverse_shape(value_shape)
@@ -131,55 +146,57 @@ class Transformed(CoordinateRule):
         return rule_of(core.base_dist).coordinates(unwrap(core.base_dist), value)
 
 
-class Symmetric(CoordinateRule):
-    """By the lower tail on either side, where probabilities keep their digits."""
+class SymmetricQuantile(SameShape[Any]):
+    """By the lower tail on either side of the median, where probabilities keep their digits."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
-        tail, law = ndtr(-jnp.abs(xi)), type(core)
-        if law is dist.Laplace:
-            below = core.loc + core.scale * jnp.log(2 * _inner(tail))
+        tail, kind = ndtr(-jnp.abs(xi)), type(core)
+        if kind is dist.Laplace:
+            below = core.loc + core.scale * jnp.log(2 * _off_the_ends(tail))
         else:  # these quantile functions compute 1 - 2q
             below = core.icdf(jnp.maximum(tail, jnp.finfo(tail.dtype).eps))
         return jnp.where(xi < 0, below, 2 * core.loc - below)
 
     def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
         below = jnp.where(value < core.loc, value, 2 * core.loc - value)
-        tail = ndtri(_inner(core.cdf(below)))
+        tail = ndtri(_off_the_ends(core.cdf(below)))
         return jnp.where(value < core.loc, tail, -tail)
 
 
-class Positive(CoordinateRule):
-    """Laws on the positive numbers with a heavy mass at zero, by their survival function."""
+class SurvivalQuantile(SameShape[Any]):
+    """Distributions on the positive numbers, by their survival function P(X > x)."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
-        upper, law = _inner(ndtr(-xi)), type(core)  # survival probability
-        if law is dist.Exponential:
-            return -jnp.log(upper) / core.rate
-        if law is dist.HalfNormal:
-            return -core.scale * ndtri(upper / 2)
-        return core.scale / jnp.tan(jnp.pi / 2 * upper)
+        survival, kind = _off_the_ends(ndtr(-xi)), type(core)
+        if kind is dist.Exponential:
+            return -jnp.log(survival) / core.rate
+        if kind is dist.HalfNormal:
+            return -core.scale * ndtri(survival / 2)
+        return core.scale / jnp.tan(jnp.pi / 2 * survival)
 
     def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
-        law = type(core)
-        if law is dist.Exponential:
-            upper = jnp.exp(-core.rate * value)
-        elif law is dist.HalfNormal:
-            upper = 2 * ndtr(-value / core.scale)
+        kind = type(core)
+        if kind is dist.Exponential:
+            survival = jnp.exp(-core.rate * value)
+        elif kind is dist.HalfNormal:
+            survival = 2 * ndtr(-value / core.scale)
         else:
-            upper = 2 / jnp.pi * jnp.arctan2(core.scale, value)
-        return -ndtri(_inner(upper))
+            survival = 2 / jnp.pi * jnp.arctan2(core.scale, value)
+        return -ndtri(_off_the_ends(survival))
 
 
-class Quantile(CoordinateRule):
+class Quantile(SameShape[Any]):
+    """By the distribution function and its inverse."""
+
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
-        return core.icdf(_inner(ndtr(xi)))
+        return core.icdf(_off_the_ends(ndtr(xi)))
 
     def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
-        return ndtri(_inner(core.cdf(value)))
+        return ndtri(_off_the_ends(core.cdf(value)))
 
 
-class Gamma(CoordinateRule):
-    """By a quantile function of ours: NumPyro's needs TensorFlow Probability."""
+class GammaQuantile(SameShape[Any]):
+    """By our own quantile function: NumPyro's needs TensorFlow Probability."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
         return gamma_value(xi, self._concentration(core, xi)) / core.rate
@@ -193,23 +210,27 @@ class Gamma(CoordinateRule):
         return jnp.broadcast_to(jnp.asarray(core.concentration, like.dtype), like.shape)
 
 
-class Unconstrained(CoordinateRule):
-    """NumPyro's own unconstrained coordinates: the prior of ξ is whatever it is."""
+@dataclass(frozen=True)
+class Unconstrained(CoordinateRule[dist.Distribution]):
+    """NumPyro's unconstrained coordinates, whose prior is not standard normal.
+
+    Attributes
+    ----------
+    without_tfp
+        Whether there would be another rule if TensorFlow Probability were installed.
+    """
 
     standard_normal = False
+    without_tfp: bool = False
 
-    def shape(self, core: Any, value_shape: tuple[int, ...]) -> tuple[int, ...]:
+    def shape(self, core: dist.Distribution, value_shape: tuple[int, ...]) -> tuple[int, ...]:
         return biject_to(core.support).inverse_shape(value_shape)
 
-    def value(self, core: Any, xi: jax.Array) -> jax.Array:
+    def value(self, core: dist.Distribution, xi: jax.Array) -> jax.Array:
         return biject_to(core.support)(xi)
 
-    def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
+    def coordinates(self, core: dist.Distribution, value: jax.Array) -> jax.Array:
         return biject_to(core.support).inv(value)
-
-
-class Uninstalled(Unconstrained):
-    """A law of `BY_TFP` where TensorFlow Probability is not installed."""
 
 
 @functools.cache
@@ -218,48 +239,53 @@ def has_tfp() -> bool:
     return importlib.util.find_spec("tensorflow_probability") is not None
 
 
-def _inner(probability: jax.Array) -> jax.Array:
-    """Keep a probability off 0 and 1, by less than it can tell from them."""
+def _off_the_ends(probability: jax.Array) -> jax.Array:
+    """Keep a probability away from 0 and 1, by less than its rounding error."""
     finfo = jnp.finfo(probability.dtype)
     return jnp.clip(probability, finfo.eps**2, 1 - finfo.epsneg)
 
 
-def rule_of(law: Any, *, unconstrained: bool = False) -> CoordinateRule:
-    """The rule for a law (wrappers are looked through).
+def rule_of(fn: dist.Distribution, *, unconstrained: bool = False) -> CoordinateRule[Any]:
+    """The rule for a distribution, which may be expanded, masked or made an event.
 
     Parameters
     ----------
-    law
+    fn
         A NumPyro distribution.
     unconstrained
-        Use NumPyro's unconstrained coordinates for every law that is not a `StandardNormal`.
+        Use NumPyro's unconstrained coordinates for all but `StandardNormal`.
     """
-    core = unwrap(law)
+    core = unwrap(fn)
     if isinstance(core, StandardNormal):
-        return Itself()
+        return Identity()
     if unconstrained:
         return Unconstrained()
     if type(core) is dist.Normal:
-        return Affine()
+        return LocationScale()
     if type(core) is dist.MultivariateNormal:
-        return Triangular()
+        return CholeskyFactor()
     if isinstance(core, Prior) and core.density == "exact" and rule_of(core.latent).standard_normal:
-        return Decoded()
-    if isinstance(core, dist.TransformedDistribution) and _invertible(core):
-        return Transformed()
+        return DecodedPrior()
+    if isinstance(core, dist.TransformedDistribution) and _is_invertible(core):
+        return TransformedBase()
     if type(core) is dist.Gamma:
-        return Gamma()
-    if type(core) in BY_TFP and not has_tfp():
-        return Uninstalled()
-    for kinds, rule in ((SYMMETRIC, Symmetric), (POSITIVE, Positive), (QUANTILES, Quantile)):
+        return GammaQuantile()
+    if type(core) in NEEDS_TFP and not has_tfp():
+        return Unconstrained(without_tfp=True)
+    for kinds, rule in (
+        (SYMMETRIC, SymmetricQuantile),
+        (POSITIVE, SurvivalQuantile),
+        (QUANTILES, Quantile),
+    ):
         if type(core) in kinds:
             return rule()
     return Unconstrained()
 
 
-def _invertible(core: Any) -> bool:
+def _is_invertible(core: dist.TransformedDistribution) -> bool:
+    """Whether all transforms have an inverse that is known to work, and the base has a rule."""
     known = (dist.transforms.AffineTransform, dist.transforms.ExpTransform)
     known += (dist.transforms.SigmoidTransform, dist.transforms.SoftplusTransform)
     known += (dist.transforms.PowerTransform, dist.transforms.LowerCholeskyAffine)
-    plain = all(isinstance(t, known) for t in core.transforms)
-    return plain and rule_of(core.base_dist).standard_normal
+    invertible = all(isinstance(t, known) for t in core.transforms)
+    return invertible and rule_of(core.base_dist).standard_normal

@@ -252,7 +252,11 @@ class SVIMethod:
         return Draws(jax.tree.map(lambda x: x[None], samples), jnp.zeros((), int))
 
     def _fit_by_svi(
-        self, guide: Any, key: jax.Array, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        guide: Callable[..., Any],
+        key: jax.Array,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> dict[str, jax.Array]:
         optimizer = self.optimizer
         if optimizer is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+from jax.typing import ArrayLike
 from numpyro.distributions.transforms import biject_to
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.coordinates import Uninstalled
+from numpyro_genprior.infer.coordinates import Unconstrained
 from numpyro_genprior.infer.fisher import whitened_parameters
 from numpyro_genprior.infer.layout import Layout, SiteSlice, read_layout
 from numpyro_genprior.infer.linalg.limits import MAX_DENSE_METRIC
@@ -23,7 +24,7 @@ from numpyro_genprior.sites.likelihood import log_likelihood
 from numpyro_genprior.sites.model_reader import Message, ModelSites, Trace
 from numpyro_genprior.sites.wrappers import unwrap
 
-FLOOR = 1e-6  # least prior precision of a non-standard coordinate
+MIN_PRECISION = 1e-6  # of the prior, for a coordinate that is not standard normal
 
 
 class Posterior(eqx.Module):
@@ -37,27 +38,27 @@ class Posterior(eqx.Module):
     Parameters
     ----------
     model
-        A NumPyro model; decorated with `numpyro_genprior.latent` when it has priors without an
-        exact density.
+        A NumPyro model; decorated with `numpyro_genprior.latent` if it has priors without an exact
+        density.
     args, kwargs
         Its arguments. Arrays become leaves; other values are static.
     unconstrained
         Use NumPyro's unconstrained coordinates for every site that is not a `StandardNormal`, as
-        autoguides do. Otherwise standard normal coordinates wherever the law allows them, see
-        `numpyro_genprior.infer.coordinates`.
+        autoguides do. Otherwise coordinates are standard normal wherever the site's distribution
+        allows it, see `numpyro_genprior.infer.coordinates`.
 
     Raises
     ------
     ValueError
-        When a latent site is discrete, masked, scaled or subsampled, or when there is none.
+        If a latent site is discrete, masked, scaled or subsampled, or if there is none.
 
     Notes
     -----
     **Density** exact: ``log p(ξ, y) = Σ log N(ξ; 0, 1) + Σ log p(u) + Σ log p(y | ξ)``, where u
-    are unconstrained coordinates (with the Jacobian of their transform) of sites that have no
-    standard normal ones.
+    are the unconstrained coordinates (with the Jacobian of their transform) of the sites that have
+    no standard normal ones.
 
-    **Fails when** the model draws random numbers beside its sites: each evaluation then sees the
+    **Fails when** the model draws random numbers outside its sites: every evaluation then uses the
     same draw.
 
     Examples
@@ -79,7 +80,7 @@ class Posterior(eqx.Module):
         self,
         model: Callable[..., Any],
         args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
         *,
         unconstrained: bool = False,
     ) -> None:
@@ -89,7 +90,7 @@ class Posterior(eqx.Module):
         leaves, treedef = jax.tree.flatten(static)
         self._static = Static((model, tuple(leaves), treedef, layout))
 
-    # ---- what there is ---------------------------------------------------------------------------
+    # ---- model and layout ------------------------------------------------------------------------
 
     @property
     def model(self) -> Callable[..., Any]:
@@ -120,16 +121,21 @@ class Posterior(eqx.Module):
     @property
     def standard_normal(self) -> np.ndarray:
         """For each coordinate, whether its prior is a standard normal."""
-        marks = [np.full(p.stop - p.start, p.rule.standard_normal) for p in self.layout.slices]
+        marks = [np.full(p.size, p.rule.standard_normal) for p in self.layout.slices]
         return np.concatenate(marks)
 
     def require_standard_normal(self, method: str) -> None:
-        """Refuse sites without standard normal coordinates, by name.
+        """Refuse sites without standard normal coordinates.
+
+        Parameters
+        ----------
+        method
+            Name of the inference method, for the message.
 
         Raises
         ------
         ValueError
-            When there is such a site.
+            If there is such a site. The message names it.
         """
         others = [p for p in self.layout.slices if not p.rule.standard_normal]
         if others:
@@ -137,15 +143,16 @@ class Posterior(eqx.Module):
                 "write it as a function of a normal site (e.g. LogNormal for a scale), or use "
                 "FisherNUTS"
             )
-            if isinstance(others[0].rule, Uninstalled):
+            rule = others[0].rule
+            if isinstance(rule, Unconstrained) and rule.without_tfp:
                 remedy = (
-                    "install tensorflow_probability, which has its quantiles (pip install "
+                    "install tensorflow_probability, which has its quantile function (pip install "
                     f"'numpyro-genprior[distrax]'), or {remedy}"
                 )
             raise ValueError(
                 message(
                     f"{method} needs standard normal coordinates",
-                    expected="latents of priors, normals and laws with a quantile function",
+                    expected="latents of priors, normals, or distributions with quantile functions",
                     got=f"site {others[0].name!r}, which has only unconstrained ones",
                     remedy=remedy,
                 )
@@ -154,17 +161,22 @@ class Posterior(eqx.Module):
     # ---- sites -----------------------------------------------------------------------------------
 
     def values(self, xi: jax.Array) -> dict[str, jax.Array]:
-        """All sites at coordinates `xi`: sample sites without data, and deterministic ones."""
+        """All latent and deterministic sites, by name, at coordinates `xi`."""
         trace = self.trace(xi)
         return {name: site["value"] for name, site in trace.items() if _is_kept(site)}
 
-    def coordinates(self, values: dict[str, Any]) -> jax.Array:
-        """Flat coordinates of the latent sites' values; other entries are ignored.
+    def coordinates(self, values: Mapping[str, ArrayLike]) -> jax.Array:
+        """Flat coordinates of values of the latent sites: the inverse of `values`.
+
+        Parameters
+        ----------
+        values
+            Values by name of site. Those of other sites are ignored.
 
         Raises
         ------
         ValueError
-            When a latent site has no value.
+            If a latent site has no value.
         """
         missing = [p.name for p in self.layout.slices if p.name not in values]
         if missing:
@@ -191,7 +203,7 @@ class Posterior(eqx.Module):
     # ---- densities -------------------------------------------------------------------------------
 
     def log_terms(self, xi: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Log prior density of the coordinates and log likelihood, by one run of the model.
+        """Log prior density of the coordinates and log likelihood, from one trace of the model.
 
         ``numpyro.factor`` counts as likelihood.
         """
@@ -200,7 +212,7 @@ class Posterior(eqx.Module):
 
     def log_prior(self, xi: jax.Array) -> jax.Array:
         """Log density of the coordinates under the prior."""
-        return self._log_prior(xi, None if self.standard_normal.all() else self.trace(xi))
+        return self._log_prior(xi, {} if self.standard_normal.all() else self.trace(xi))
 
     def log_likelihood(self, xi: jax.Array) -> jax.Array:
         """Log density of the data given the coordinates."""
@@ -215,43 +227,43 @@ class Posterior(eqx.Module):
         """Minus the log joint density."""
         return -self.log_joint(xi)
 
-    def _log_prior(self, xi: jax.Array, trace: Any) -> jax.Array:
+    def _log_prior(self, xi: jax.Array, trace: Trace) -> jax.Array:
         standard = self.standard_normal
         white = xi if standard.all() else jnp.where(standard, xi, 0)
         total = -0.5 * jnp.sum(white**2) - 0.5 * standard.sum() * math.log(2 * math.pi)
-        for place in self.layout.slices:
-            if not place.rule.standard_normal:
-                total = total + _log_unconstrained(place.take(xi), trace[place.name])
+        for part in self.layout.slices:
+            if not part.rule.standard_normal:
+                total = total + _log_unconstrained(part.take(xi), trace[part.name])
         return total
 
     # ---- information -----------------------------------------------------------------------------
 
     def whitened(self, xi: jax.Array) -> jax.Array:
-        """Likelihood parameters θ(ξ), whitened by their Fisher information at `xi`.
+        """Likelihood parameters θ(ξ), whitened by their Fisher information F at `xi`.
 
-        The Jacobian of this function at `xi` is ``F^(1/2) ∂θ/∂ξ``; its value means nothing by
-        itself. See `numpyro_genprior.infer.fisher`.
+        The Jacobian of this function at `xi` is ``F^(1/2) ∂θ/∂ξ``; its value has no meaning of its
+        own. See `numpyro_genprior.infer.fisher`.
 
         Returns
         -------
         jax.Array
-            Flat, one entry or more for each observation.
+            Flat, with at least one entry for each observation.
 
         Raises
         ------
         ValueError
-            When an observed site's law has no rule.
+            If there is no rule for the distribution of an observed site.
         """
         trace = self.trace(xi)
         parts = []
         for name in self.layout.observed:
-            site, law = trace[name], trace[name]["fn"]
+            site, fn = trace[name], trace[name]["fn"]
             options: Any = {"scale": site["scale"], "value": site["value"], "name": name}
-            parts.append(whitened_parameters(law, law, **options))
+            parts.append(whitened_parameters(fn, fn, **options))
         return jnp.concatenate(parts)
 
     def prior_precision(self, xi: jax.Array) -> jax.Array:
-        """Minus the Hessian of the log prior, with what is below a floor lifted to it.
+        """Minus the Hessian of the log prior, with eigenvalues of at least `MIN_PRECISION`.
 
         Returns
         -------
@@ -272,9 +284,9 @@ class Posterior(eqx.Module):
                 unit = jnp.zeros_like(part).at[i].set(1)
                 return jax.jvp(gradient, (part,), (unit,))[1][i]
 
-            return jnp.maximum(-jax.lax.map(second, jnp.arange(len(index))), FLOOR)
+            return jnp.maximum(-jax.lax.map(second, jnp.arange(len(index))), MIN_PRECISION)
         eigenvalues, vectors = jnp.linalg.eigh(-jax.hessian(log_prior)(part))
-        return (vectors * jnp.maximum(eigenvalues, FLOOR)[None, :]) @ vectors.T
+        return (vectors * jnp.maximum(eigenvalues, MIN_PRECISION)[None, :]) @ vectors.T
 
     def linearise(self, xi: jax.Array) -> Linearised:
         """The whitened Jacobian and the metric at `xi`, as matrix-vector products."""
@@ -317,11 +329,11 @@ class Posterior(eqx.Module):
             seeded = numpyro.handlers.seed(model, key)
             return numpyro.handlers.trace(seeded).get_trace(*args, **kwargs)
 
-    def _flatten(self, trace: Any) -> jax.Array:
+    def _flatten(self, trace: Trace) -> jax.Array:
         with jax.numpy_rank_promotion("allow"):
             parts = [
-                place.rule.coordinates(unwrap(trace[place.name]["fn"]), trace[place.name]["value"])
-                for place in self.layout.slices
+                part.rule.coordinates(unwrap(trace[part.name]["fn"]), trace[part.name]["value"])
+                for part in self.layout.slices
             ]
         return jnp.concatenate([jnp.ravel(part) for part in parts])
 
@@ -335,8 +347,10 @@ class Linearised:
 
     Parameters
     ----------
-    posterior, xi
-        What is linearised, and where.
+    posterior
+        The posterior to linearise.
+    xi
+        The point, flat coordinates.
 
     Attributes
     ----------
@@ -383,17 +397,17 @@ class Linearised:
         return jax.vmap(self.prior)(unit) + rows @ rows.T
 
 
-def _is_array(leaf: Any) -> bool:
+def _is_array(leaf: object) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic))
 
 
-def _is_kept(site: Any) -> bool:
+def _is_kept(site: Message) -> bool:
     if site["type"] == "deterministic":
         return True
     return site["type"] == "sample" and not site["is_observed"]
 
 
-def _log_unconstrained(u: jax.Array, site: Any) -> jax.Array:
+def _log_unconstrained(u: jax.Array, site: Message) -> jax.Array:
     """Log density of a site's unconstrained coordinates."""
     fn = site["fn"]
     with jax.numpy_rank_promotion("allow"):

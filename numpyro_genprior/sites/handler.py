@@ -1,23 +1,25 @@
-"""`latent` and `sample`: the priors of a model, by their latents."""
+"""`latent` and `sample`: infer the latents of the priors in a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpyro
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
-from numpyro.primitives import _PYRO_STACK
+from numpyro.primitives import _PYRO_STACK, Messenger
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.priors import Prior
+from numpyro_genprior.sites.model_reader import Message
 from numpyro_genprior.sites.outside_values import is_given
 from numpyro_genprior.sites.reparam import LatentReparam, Noise, needs_latent
 from numpyro_genprior.sites.wrappers import unwrap
 
 FOLLOWS_LATENT = "follows its latent"
+"""Value of NumPyro's mark ``_control_flow_done`` that makes ``substitute`` pass over an event."""
 
 
 class latent(numpyro.handlers.reparam):
@@ -37,15 +39,16 @@ class latent(numpyro.handlers.reparam):
     noise
         Treatment of the decoder noise of a `VAEPrior`, see `LatentReparam`.
     record
-        False keeps events out of the trace (large events): only latents are kept, and
-        `ngp.decode` or `ngp.event_moments` make events of them afterwards.
+        False keeps (large) events out of the trace: only latents are kept, from which `ngp.decode`
+        or `ngp.event_moments` compute events afterwards.
 
     Raises
     ------
     ValueError
-        When ``condition``, ``do``, ``substitute`` or ``replay`` from outside names an event that
-        is made of its latent: its value would not reach the latent. And for sites that cannot
-        be, see `LatentReparam`.
+        If ``condition``, ``do``, ``substitute`` or ``replay`` from outside gives a value to an
+        event that is made from its latent, and not to its latent and noise sites as well: the value
+        would not reach them. (Of a whole draw, the latent decides, and the event follows.) If a
+        site cannot be reparameterised, see `LatentReparam`.
 
     Examples
     --------
@@ -78,7 +81,8 @@ class latent(numpyro.handlers.reparam):
                     remedy='decorate the model, or write ngp.sample("x", prior) for this site',
                 )
             )
-        self.explicit, self.noise, self.record = explicit, noise, record
+        self.noise: Noise = noise
+        self.explicit, self.record = explicit, record
         self._reparam = LatentReparam(noise, explicit=explicit)
         self.in_loop = False
         super().__init__(model, config=self._applies)
@@ -89,14 +93,14 @@ class latent(numpyro.handlers.reparam):
             return latent(*args, **options, **kwargs)
         return super().__call__(*args, **kwargs)
 
-    def _applies(self, site: dict[str, Any]) -> LatentReparam | None:
+    def _applies(self, site: Message) -> LatentReparam | None:
         prior = unwrap(site["fn"])
         if not isinstance(prior, Prior) or not needs_latent(prior, self.explicit):
             return None
         observed = site["value"] is not None and prior.density == "exact"
         return None if observed else self._reparam
 
-    def process_message(self, msg: Any) -> None:
+    def process_message(self, msg: Message) -> None:
         if msg["type"] == "control_flow":
             self._enter_control_flow(msg)
         if msg["type"] != "sample":
@@ -108,8 +112,8 @@ class latent(numpyro.handlers.reparam):
                 self._observe_in_loop(msg)
             return
         name = msg["name"]
-        place = max(i for i, handler in enumerate(_PYRO_STACK) if handler is self)
-        outer, inner = _PYRO_STACK[:place], _PYRO_STACK[place + 1 :]
+        position = max(i for i, handler in enumerate(_PYRO_STACK) if handler is self)
+        outer, inner = _PYRO_STACK[:position], _PYRO_STACK[position + 1 :]
         parts = self._reparam.made_from(name, unwrap(msg["fn"]), observed=msg["value"] is not None)
         given = is_given(msg, parts, outer)
         if msg["kwargs"].get("sample_shape"):
@@ -123,10 +127,10 @@ class latent(numpyro.handlers.reparam):
             self._check_unrecorded(name, unwrap(msg["fn"]))
             msg["stop"] = True
         _make_deterministic(msg, value)
-        if given:  # along with its latent, which decides: substitute leaves this site alone
+        if given:  # along with its latent, which decides
             msg["_control_flow_done"] = FOLLOWS_LATENT
 
-    def _check_unrecorded(self, name: str, prior: Any) -> None:
+    def _check_unrecorded(self, name: str, prior: Prior) -> None:
         if prior.density == "conditional" and self.noise != "omit":
             raise ValueError(
                 message(
@@ -137,16 +141,16 @@ class latent(numpyro.handlers.reparam):
                 )
             )
 
-    def _observe_in_loop(self, msg: Any) -> None:
-        """Enter an observed event of an exact prior by its log density alone.
+    def _observe_in_loop(self, msg: Message) -> None:
+        """Replace an observed event of an exact prior by a factor, its log density.
 
-        The site itself would be recorded with one copy of the weights per step of the loop.
+        The site itself would be recorded with one copy of the weights for each step of the loop.
         """
         numpyro.factor(f"{msg['name']}_log_prob", msg["fn"].log_prob(msg["value"]))
         _make_deterministic(msg, msg["value"])
 
-    def _enter_control_flow(self, msg: Any) -> None:
-        """NumPyro hides the bodies of scan and cond from outer handlers: go inside."""
+    def _enter_control_flow(self, msg: Message) -> None:
+        """Decorate the bodies of scan and cond, which NumPyro hides from outer handlers."""
 
         def inside(body: Callable[..., Any]) -> Callable[..., Any]:
             handler = latent(body, explicit=True, noise=self.noise, record=self.record)
@@ -160,8 +164,8 @@ class latent(numpyro.handlers.reparam):
             msg["args"] = (first, *(inside(f) if callable(f) else f for f in rest))
 
 
-def _check_observed(msg: Any) -> None:
-    """The trailing dimensions of a value must be those of an event of the prior."""
+def _check_observed(msg: Message) -> None:
+    """Refuse a value whose trailing dimensions are not those of an event of the prior."""
     prior = unwrap(msg["fn"])
     if not isinstance(prior, Prior):
         return
@@ -169,7 +173,7 @@ def _check_observed(msg: Any) -> None:
     if got[max(len(got) - len(shape), 0) :] != shape:
         raise ValueError(
             message(
-                f"Site {msg['name']!r} is observed, and the data are no event of its prior",
+                f"Site {msg['name']!r} is observed, and the data are not an event of its prior",
                 expected=f"shape (..., {', '.join(map(str, shape))})",
                 got=got,
                 remedy="reshape the data; what is measured of an event belongs in a likelihood",
@@ -177,16 +181,16 @@ def _check_observed(msg: Any) -> None:
         )
 
 
-def _make_deterministic(msg: Any, value: Any) -> None:
-    """As NumPyro's ``reparam`` does when a site has become a function of others."""
+def _make_deterministic(msg: Message, value: ArrayLike | None) -> None:
+    """Turn a sample site into a deterministic one, as NumPyro's ``reparam`` does."""
     kept = ("type", "name", "value", "cond_indep_stack", "stop")
     msg["type"], msg["value"] = "deterministic", value
     for key in [key for key in msg if key not in kept]:
         del msg[key]
 
 
-def _unscoped(name: str, inner: list[Any]) -> str:
-    """The name before inner ``scope`` handlers, which will prefix it again."""
+def _unscoped(name: str, inner: Sequence[Messenger]) -> str:
+    """The name without the prefixes of inner ``scope`` handlers, which will be added again."""
     for handler in inner:
         if isinstance(handler, numpyro.handlers.scope) and "sample" not in handler.hide_types:
             name = name.removeprefix(f"{handler.prefix}{handler.divider}")

@@ -6,17 +6,18 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpyro
+from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from numpyro_genprior.errors import message
+from numpyro_genprior.sites.model_reader import Message
 
 Giver = tuple[str, str, Callable[[str], bool]]
 """Name of a handler, prefix that scopes put before names on the way to it, and whether it has a
 value for a name."""
 
 
-def is_given(msg: dict[str, Any], parts: Sequence[str], outer: Sequence[Messenger]) -> bool:
+def is_given(msg: Message, parts: Sequence[str], outer: Sequence[Messenger]) -> bool:
     """Whether outer handlers give a value to an event, and to all sites that determine it.
 
     Parameters
@@ -48,8 +49,8 @@ def is_given(msg: dict[str, Any], parts: Sequence[str], outer: Sequence[Messenge
     return False
 
 
-def _givers(msg: dict[str, Any], outer: Sequence[Messenger]) -> Iterator[Giver]:
-    handlers, prefix = numpyro.handlers, ""
+def _givers(msg: Message, outer: Sequence[Messenger]) -> Iterator[Giver]:
+    prefix = ""
     for handler in reversed(outer):
         if isinstance(handler, handlers.scope) and "sample" not in handler.hide_types:
             prefix = f"{handler.prefix}{handler.divider}{prefix}"
@@ -67,7 +68,7 @@ def _givers(msg: dict[str, Any], outer: Sequence[Messenger]) -> Iterator[Giver]:
             yield "replay", prefix, sampled.__contains__
 
 
-def _has_value(function: Callable[[Any], Any], name: str, *, msg: dict[str, Any]) -> bool:
+def _has_value(function: Callable[[Any], Any], name: str, *, msg: Message) -> bool:
     """Whether a function of sites, as `Predictive` and `init_to_value` use, knows a site by name.
 
     Functions that need more of a site than `msg` (an init strategy that draws) have no value for

@@ -1,4 +1,4 @@
-"""`param`: weights of a prior as parameters of SVI."""
+"""`param`: the weights of a prior as parameters of SVI."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import jax
 import numpyro
 import paramax
+from jaxtyping import PyTree
 from numpyro.distributions import constraints
 
 from numpyro_genprior.errors import message
@@ -33,19 +34,19 @@ def param(name: str, prior: P, *, scale: bool = False) -> P:
     Returns
     -------
     Prior
-        A prior of the same kind with the present values of the parameters. The latent law, and
-        leaves that FlowJAX marks ``NonTrainable``, stay as they are.
+        A prior of the same kind with the current values of the parameters. The distribution of the
+        latent, and leaves that FlowJAX marks ``NonTrainable``, are not trained.
 
     Raises
     ------
     TypeError
-        When `prior` is not a prior.
+        If `prior` is not a prior.
     ValueError
-        When there is nothing to train, or ``scale=True`` for a prior without a scale.
+        If there is nothing to train, or ``scale=True`` for a prior without a scale.
 
     Notes
     -----
-    **Fails when** the model is run by MCMC: there parameters stay at their initial values.
+    **Fails when** the model is run by MCMC, where parameters stay at their initial values.
 
     Examples
     --------
@@ -83,7 +84,7 @@ def param(name: str, prior: P, *, scale: bool = False) -> P:
     return trained
 
 
-def _train_scale(name: str, prior: Any) -> None:
+def _train_scale(name: str, prior: Prior) -> None:
     field = prior.scale_field
     value = None if field is None else getattr(prior, field)
     if field is None or value is None:
@@ -97,20 +98,20 @@ def _train_scale(name: str, prior: Any) -> None:
     setattr(prior, field, numpyro.param(f"{name}_scale", value, constraint=positive))
 
 
-def _marks(tree: Any) -> list[bool]:
+def _marks(tree: PyTree) -> list[bool]:
     """For each leaf of `tree`, whether it is trained."""
     if not isinstance(tree, Frozen):
         return [True for _ in jax.tree.leaves(tree)]
     return tree.select(lambda node: isinstance(node, paramax.NonTrainable))
 
 
-def _trainable(tree: Any) -> list[Any]:
+def _trainable(tree: PyTree) -> list[jax.Array]:
     return [
         leaf for leaf, trained in zip(jax.tree.leaves(tree), _marks(tree), strict=True) if trained
     ]
 
 
-def _replaced(tree: Any, values: list[Any]) -> Any:
+def _replaced(tree: PyTree, values: list[jax.Array]) -> PyTree:
     leaves, treedef = jax.tree.flatten(tree)
     new = iter(values)
     marks = zip(leaves, _marks(tree), strict=True)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.host_batching import Batch, collect, draws_per_batch
 from numpyro_genprior.networks.static import Static
 from numpyro_genprior.sites.likelihood import pointwise_log_likelihood
-from numpyro_genprior.sites.model_reader import Site
+from numpyro_genprior.sites.model_reader import Site, Trace
 from numpyro_genprior.traces.arguments import Arguments, rebuild
+
+Model: TypeAlias = Callable[..., Any]
+"""A model that has its arguments already."""
+
+Values: TypeAlias = dict[str, jax.Array]
+"""Values by name of site."""
 
 
 class ModelDraws:
@@ -30,16 +38,16 @@ class ModelDraws:
     model
         As for inference.
     arguments
-        As for inference, data included: they are set aside where data are simulated.
+        As for inference, data included: these are ignored where data are simulated.
     sites
         The sites of the model.
     batch_size
-        Draws on the device at a time; None chooses by what one draw holds.
+        Draws on the device at a time. None: chosen by the size of one draw.
     """
 
     def __init__(
         self,
-        model: Callable[..., Any],
+        model: Model,
         arguments: Arguments,
         sites: Mapping[str, Site],
         batch_size: int | None,
@@ -49,66 +57,68 @@ class ModelDraws:
         self._batch_size = draws_per_batch("to_arviz", batch_size, one_draw)
 
     def prior(self, key: jax.Array, number: int) -> dict[str, np.ndarray]:
-        """Every site that is recorded, drawn from the prior, data included."""
+        """Every recorded site, drawn from the prior, data included."""
         return self._stream(_prior, self.sites, (jax.random.split(key, number), {}), number)
 
     def predictive(
-        self, key: jax.Array, samples: Mapping[str, Any], number: int
+        self, key: jax.Array, samples: Mapping[str, ArrayLike], number: int
     ) -> dict[str, np.ndarray]:
-        """The observed sites, drawn anew given each draw of the others."""
-        given = self._unknowns(samples, "posterior_predictive")
-        return self._stream(
-            _prior, self._observed(), (jax.random.split(key, number), given), number
-        )
+        """The observed sites, drawn given each draw of the others."""
+        given = self._latents(samples, "posterior_predictive")
+        keys = jax.random.split(key, number)
+        return self._stream(_prior, self._observed(), (keys, given), number)
 
-    def log_likelihood(self, samples: Mapping[str, Any], number: int) -> dict[str, np.ndarray]:
+    def log_likelihood(
+        self, samples: Mapping[str, ArrayLike], number: int
+    ) -> dict[str, np.ndarray]:
         """Log density of the observed sites given each draw of the others, by batch entry."""
-        given = self._unknowns(samples, "log_likelihood")
+        given = self._latents(samples, "log_likelihood")
         return self._stream(_log_likelihood, self._observed(), (None, given), number)
 
-    def deterministic(self, samples: Mapping[str, Any], number: int) -> dict[str, np.ndarray]:
+    def deterministic(self, samples: Mapping[str, ArrayLike], number: int) -> dict[str, np.ndarray]:
         """The deterministic sites, computed from each draw of the others."""
-        given = self._unknowns(samples, "posterior")
+        given = self._latents(samples, "posterior")
         names = [name for name, site in self.sites.items() if site.kind == "deterministic"]
-        return self._stream(_values, names, (None, given), number) if names else {}
+        return self._stream(_deterministic, names, (None, given), number) if names else {}
 
     def _observed(self) -> list[str]:
         return [name for name, site in self.sites.items() if site.observed]
 
-    def _unknowns(self, samples: Mapping[str, Any], what: str) -> dict[str, np.ndarray]:
-        """Draws of the sample sites; everything else follows from them."""
-        unknown = [n for n, site in self.sites.items() if site.kind == "sample"]
-        unknown = [name for name in unknown if not self.sites[name].observed]
-        missing = [name for name in unknown if name not in samples]
+    def _latents(self, samples: Mapping[str, ArrayLike], group: str) -> dict[str, np.ndarray]:
+        """Draws of the sample sites without data, from which everything else follows."""
+        latents = [n for n, s in self.sites.items() if s.kind == "sample" and not s.observed]
+        missing = [name for name in latents if name not in samples]
         if missing:
             raise ValueError(
                 message(
-                    f"to_arviz: {what} needs draws of every unobserved site, and "
+                    f"to_arviz: {group} needs draws of every unobserved site, and "
                     f"{', '.join(missing)} are not among those kept",
                     remedy="keep them in MCMC (no '~' in extra_fields), or leave this group out",
                 )
             )
-        return {name: np.asarray(samples[name]) for name in unknown}
+        return {name: np.asarray(samples[name]) for name in latents}
 
-    def _stream(self, draw: Any, names: Any, inputs: Any, number: int) -> dict[str, np.ndarray]:
+    def _stream(
+        self, draw: Callable[..., Values], names: Iterable[str], inputs: PyTree, number: int
+    ) -> dict[str, np.ndarray]:
         """Map over draws in batches."""
         program = Static((draw, self.model, tuple(names), self._arguments.structure))
-        # One that all calls share would keep the constants of this one alive.
+        # A function that all calls share would keep the constants of this call alive.
         many = _many if self._arguments.traced else jax.jit(_map, static_argnums=0)
 
-        def run(batch: Batch) -> dict[str, jax.Array]:
+        def run(batch: Batch) -> Values:
             return many(program, self._arguments.values, jax.tree.map(batch.take, inputs))
 
         return collect(run, number, max(1, min(self._batch_size, number)))
 
 
-def _map(program: Static, values: list[Any], batch: Any) -> dict[str, jax.Array]:
+def _map(program: Static, values: list[Any], batch: PyTree) -> Values:
     """One of the draws below for each row of a batch."""
     draw, model, names, structure = program.value
     args, kwargs = rebuild(structure, values)
 
-    def one(inputs: Any) -> dict[str, jax.Array]:
-        return draw(model, names, args, kwargs, *inputs)
+    def one(inputs: tuple[Any, Values]) -> Values:
+        return draw(partial(model, *args, **kwargs), names, *inputs)
 
     return jax.vmap(one)(batch)
 
@@ -116,27 +126,23 @@ def _map(program: Static, values: list[Any], batch: Any) -> dict[str, jax.Array]
 _many = partial(jax.jit, static_argnums=0)(_map)
 
 
-def _prior(
-    model: Any, names: Any, args: Any, kwargs: Any, key: jax.Array, given: Any
-) -> dict[str, jax.Array]:
+def _prior(model: Model, names: Sequence[str], key: jax.Array, given: Values) -> Values:
     """Values of sites: those in `given` fixed, the others drawn, ``factor`` sites as they are."""
     fixed = numpyro.handlers.substitute(model, data=given)
     unobserved = numpyro.handlers.uncondition(numpyro.handlers.seed(fixed, key))
-    trace = numpyro.handlers.trace(unobserved).get_trace(*args, **kwargs)
+    trace = numpyro.handlers.trace(unobserved).get_trace()
     return {name: jnp.asarray(trace[name]["value"]) for name in names if name in trace}
 
 
-def _log_likelihood(
-    model: Any, names: Any, args: Any, kwargs: Any, _: None, given: Any
-) -> dict[str, jax.Array]:
-    fixed = numpyro.handlers.substitute(model, data=given)
-    trace = numpyro.handlers.trace(fixed).get_trace(*args, **kwargs)
+def _log_likelihood(model: Model, names: Sequence[str], _: None, given: Values) -> Values:
+    trace = _trace_given(model, given)
     return {name: pointwise_log_likelihood(trace[name]) for name in names}
 
 
-def _values(
-    model: Any, names: Any, args: Any, kwargs: Any, _: None, given: Any
-) -> dict[str, jax.Array]:
-    fixed = numpyro.handlers.substitute(model, data=given)
-    trace = numpyro.handlers.trace(fixed).get_trace(*args, **kwargs)
+def _deterministic(model: Model, names: Sequence[str], _: None, given: Values) -> Values:
+    trace = _trace_given(model, given)
     return {name: jnp.asarray(trace[name]["value"]) for name in names}
+
+
+def _trace_given(model: Model, given: Values) -> Trace:
+    return numpyro.handlers.trace(numpyro.handlers.substitute(model, data=given)).get_trace()

@@ -26,7 +26,7 @@ def gan():
 
 @ngp.latent
 def whole(y):
-    """A prior in a plate, hierarchy, a scan, a simplex."""
+    """A prior in a plate, a hierarchical prior, a scan and a simplex."""
     scale = numpyro.sample("scale", dist.HalfNormal(1.0))
     share = numpyro.sample("share", dist.Dirichlet(jnp.ones(3)))
     slope = numpyro.sample("slope", dist.LogNormal(0.0, 1.0).expand([2]).to_event(1))
@@ -90,11 +90,11 @@ QUANTILES = {
 
 @pytest.mark.parametrize("name", QUANTILES)
 def test_coordinates_are_standard_normal(name):
-    """The site's value at ξ is the quantile of its law at Φ(ξ), finite far in the tails."""
-    law, truth = QUANTILES[name]
+    """The value at ξ is the quantile at Φ(ξ), and finite far in the tails."""
+    fn, truth = QUANTILES[name]
 
     def model():
-        numpyro.sample("a", law)
+        numpyro.sample("a", fn)
         numpyro.sample("y", dist.Normal(0.0, 1.0), obs=0.0)
 
     posterior = Posterior(model)
@@ -138,8 +138,8 @@ def test_gamma_quantiles_and_their_derivatives():
     assert np.isnan(gamma_value(jnp.array([jnp.nan, 0.0]), jnp.array([1.0, jnp.nan]))).all()
 
 
-def test_laws_of_tensorflow_probability_without_it(monkeypatch):
-    """Sampled in unconstrained coordinates; refused, with the remedy, where these will not do."""
+def test_distributions_of_tensorflow_probability_without_it(monkeypatch):
+    """They have unconstrained coordinates, and are refused where these do not suffice."""
     monkeypatch.setattr(coordinates, "has_tfp", lambda: False)
 
     def model():
@@ -197,22 +197,22 @@ def test_weights_and_data_are_leaves(key):
 
 
 @pytest.mark.parametrize(
-    ("law", "match"),
+    ("fn", "match"),
     [
         (dist.Poisson(1.0), "Marginalise"),
         (dist.Normal(0.0, 1.0).mask(jnp.array(False)), "Mask the likelihood only"),
     ],
 )
-def test_refused_by_name(law, match):
+def test_latent_sites_that_are_refused(fn, match):
     def model():
-        numpyro.sample("odd", law)
+        numpyro.sample("odd", fn)
 
     with pytest.raises(ValueError, match=match) as error:
         Posterior(model)
     assert "'odd'" in str(error.value)
 
 
-def test_refused_for_want_of_standard_coordinates():
+def test_sites_without_standard_normal_coordinates_are_refused():
     posterior = Posterior(whole, (jnp.arange(4.0),))
     with pytest.raises(ValueError, match=r"'share'.*FisherNUTS"):
         posterior.require_standard_normal("EllipticalSlice")
@@ -221,7 +221,7 @@ def test_refused_for_want_of_standard_coordinates():
 
 
 def test_every_observation_counts():
-    """Data with more dimensions than their law are that many observations: F = n / σ²."""
+    """Data of a larger shape than their distribution are many observations: F = n / σ²."""
 
     def model(y):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0))

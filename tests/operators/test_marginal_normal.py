@@ -30,7 +30,7 @@ OPERATORS = {
 }
 
 
-def law_of(operator, loc, tau=TAU, sigma=SIGMA, **options):
+def marginal(operator, loc, tau=TAU, sigma=SIGMA, **options):
     return MarginalNormal(operator, loc, event_scale=tau, noise_scale=sigma, **options)
 
 
@@ -44,19 +44,19 @@ def dense_of(operator, loc, tau=TAU, sigma=SIGMA):
 def test_density_and_gradients(name, rng):
     operator = OPERATORS[name]()
     loc, y = rng.normal(size=SHAPE), rng.normal(size=operator.data_shape)
-    law = law_of(operator, loc)
+    fn = marginal(operator, loc)
     mean, covariance = dense_of(operator, loc)
     expected = multivariate_normal(mean, covariance).logpdf(y.ravel())
-    np.testing.assert_allclose(law.log_prob(y), expected, rtol=1e-12)
-    np.testing.assert_allclose(law.mean.ravel(), mean, atol=1e-13)
-    np.testing.assert_allclose(law.variance.ravel(), np.diag(covariance), rtol=1e-12)
+    np.testing.assert_allclose(fn.log_prob(y), expected, rtol=1e-12)
+    np.testing.assert_allclose(fn.mean.ravel(), mean, atol=1e-13)
+    np.testing.assert_allclose(fn.variance.ravel(), np.diag(covariance), rtol=1e-12)
 
     def value(loc, tau, sigma):
         mean, covariance = dense_of(operator, loc, tau, sigma)
         return multivariate_normal(mean, covariance).logpdf(y.ravel())
 
     gradients = jax.jit(
-        jax.grad(lambda m, t, s, y: law_of(operator, m, t, s).log_prob(y), argnums=(0, 1, 2, 3))
+        jax.grad(lambda m, t, s, y: marginal(operator, m, t, s).log_prob(y), argnums=(0, 1, 2, 3))
     )(jnp.asarray(loc), TAU, SIGMA, y)
     step = np.random.default_rng(0).normal(size=SHAPE)
     h = 1e-6
@@ -75,12 +75,12 @@ def test_density_and_gradients(name, rng):
 def test_event_given_data(name, key, rng):
     operator = OPERATORS[name]()
     loc, y = rng.normal(size=SHAPE), rng.normal(size=operator.data_shape)
-    law = law_of(operator, loc)
+    fn = marginal(operator, loc)
     a = np.asarray(operator.matrix(), float)
     covariance = np.linalg.inv(np.eye(12) / TAU**2 + a.T @ a / SIGMA**2)
     mean = covariance @ (loc.ravel() / TAU**2 + a.T @ y.ravel() / SIGMA**2)
-    np.testing.assert_allclose(law.event_mean(y).ravel(), mean, rtol=1e-9, atol=1e-12)
-    draws = law.sample_event(key, y, (20_000,)).reshape(-1, 12)
+    np.testing.assert_allclose(fn.event_mean(y).ravel(), mean, rtol=1e-9, atol=1e-12)
+    draws = fn.sample_event(key, y, (20_000,)).reshape(-1, 12)
     whitened = (np.asarray(draws) - mean) @ np.linalg.cholesky(np.linalg.inv(covariance))
     assert np.abs(whitened.mean(0) * np.sqrt(20_000)).max() < 5
     error = (np.cov(whitened.T) - np.eye(12)) * np.sqrt(20_000)
@@ -88,13 +88,16 @@ def test_event_given_data(name, key, rng):
 
 
 @pytest.mark.parametrize("name", ["dense", "blur"])
-def test_draws_have_the_moments_of_the_law(name, key):
+def test_draws_have_the_moments_of_the_distribution(name, key):
     operator = OPERATORS[name]()
-    law = law_of(operator, jnp.linspace(-1, 1, 12).reshape(SHAPE))
-    mean, covariance = dense_of(operator, law.event_loc)
+    fn = marginal(operator, jnp.linspace(-1, 1, 12).reshape(SHAPE))
+    mean, covariance = dense_of(operator, fn.event_loc)
     drawn, white = jax.jit(
-        lambda law: (y := law.sample(key, (20_000,)), law.whiten(y - law.mean[None]))
-    )(law)
+        lambda fn: (
+            y := fn.sample(key, (20_000,)),
+            fn.whiten(y - fn.mean[None]),
+        )
+    )(fn)
     draws, white = (np.asarray(x).reshape(20_000, -1) for x in (drawn, white))
     whitened = np.linalg.solve(np.linalg.cholesky(covariance), (draws - mean).T)
     assert np.abs(whitened.mean(1) * np.sqrt(20_000)).max() < 5
@@ -105,34 +108,41 @@ def test_draws_have_the_moments_of_the_law(name, key):
 def test_shapes_batches_and_wrappers(key):
     operator = OPERATORS["dense"]()
     loc, tau = jnp.arange(24.0).reshape(2, *SHAPE) / 12, jnp.array([[0.5], [1.0], [2.0]])
-    law = law_of(operator, loc, tau)
-    assert (law.batch_shape, law.event_shape, law.has_rsample) == ((3, 2), (5,), True)
-    assert (law.support.event_dim, law.arg_constraints["event_loc"].event_dim) == (1, 2)
+    fn = marginal(operator, loc, tau)
+    assert (fn.batch_shape, fn.event_shape, fn.has_rsample) == (
+        (3, 2),
+        (5,),
+        True,
+    )
+    assert (fn.support.event_dim, fn.arg_constraints["event_loc"].event_dim) == (1, 2)
 
     @jax.jit
-    def everything(law, key):
-        y = law.rsample(key, (4,))
-        one = law_of(law.operator, law.event_loc[0, 1], law.event_scale[2, 0])
+    def everything(fn, key):
+        y = fn.rsample(key, (4,))
+        one = marginal(fn.operator, fn.event_loc[0, 1], fn.event_scale[2, 0])
         with jax.numpy_rank_promotion("allow"):  # inside NumPyro
-            wide = law.expand((6, 3, 2))
+            wide = fn.expand((6, 3, 2))
             wrapped = {
                 "wide_draw": wide.sample(key, (2,)),
                 "wide": wide.log_prob(y[0])[1],
-                "independent": law.to_event(1).log_prob(y),
-                "masked": law.mask(jnp.array([True, False])).log_prob(y)[..., 1],
+                "independent": fn.to_event(1).log_prob(y),
+                "masked": fn.mask(jnp.array([True, False])).log_prob(y)[..., 1],
             }
-        stacked = jax.vmap(lambda m: law_of(law.operator, m).log_prob(y[0, 0, 0]))(law.event_loc[0])
+        stacked = jax.vmap(lambda m: marginal(fn.operator, m).log_prob(y[0, 0, 0]))(fn.event_loc[0])
         return wrapped | {
-            "law": law,
+            "fn": fn,
             "y": y,
-            "log_prob": law.log_prob(y),
+            "log_prob": fn.log_prob(y),
             "one": (one.log_prob(y[3, 2, 1]), one.variance, one.event_mean(y[3, 2, 1])),
-            "moments": (law.mean, law.variance, law.event_mean(y)),
-            "events": law.sample_event(key, y, (7,)),
-            "vmapped": (stacked, law_of(law.operator, law.event_loc[0]).log_prob(y[0, 0, 0])),
+            "moments": (fn.mean, fn.variance, fn.event_mean(y)),
+            "events": fn.sample_event(key, y, (7,)),
+            "vmapped": (
+                stacked,
+                marginal(fn.operator, fn.event_loc[0]).log_prob(y[0, 0, 0]),
+            ),
         }
 
-    got = everything(law, key)
+    got = everything(fn, key)
     log_prob, (mean, variance, event_mean) = got["log_prob"], got["moments"]
     assert got["y"].shape == (4, 3, 2, 5)
     assert log_prob.shape == (4, 3, 2)
@@ -147,13 +157,13 @@ def test_shapes_batches_and_wrappers(key):
     np.testing.assert_allclose(got["independent"], log_prob.sum(-1), rtol=1e-5)
     np.testing.assert_array_equal(got["masked"], 0)
     np.testing.assert_allclose(*got["vmapped"], rtol=1e-5)
-    assert got["law"].arg_constraints["event_loc"].event_dim == 2
-    assert got["law"].batch_shape == (3, 2)
+    assert got["fn"].arg_constraints["event_loc"].event_dim == 2
+    assert got["fn"].batch_shape == (3, 2)
 
 
 @pytest.mark.parametrize("moving", [False, True])
 def test_scan(moving):
-    """The operator comes back from a scan with a leading dimension, in front of a plate's."""
+    """The operator returns from a scan with a leading dimension, in front of a plate's."""
     operator = OPERATORS["dense"]()
     rng = np.random.default_rng(5)
     ys, loc = jnp.asarray(rng.normal(size=(4, 2, 5))), jnp.asarray(rng.normal(size=(4, 2, *SHAPE)))
@@ -166,8 +176,8 @@ def test_scan(moving):
             y, own = at
             with numpyro.plate("frames", 2):
                 x = numpyro.sample("x", dist.Normal(0.0, 1.0).expand(SHAPE).to_event(2))
-                law = law_of(operator if own is None else own, x, tau)
-                numpyro.sample("y", law, obs=y)
+                fn = marginal(operator if own is None else own, x, tau)
+                numpyro.sample("y", fn, obs=y)
             return carry, None
 
         scan(step, 0.0, (ys, operators if moving else None))
@@ -177,7 +187,7 @@ def test_scan(moving):
         _, trace = log_density(numpyro.handlers.seed(model, 0), (operator, ys), {}, values)
         found = trace["y"]["fn"].log_prob(ys)
     each = (lambda t: jax.tree.map(lambda x: x[t], operators)) if moving else (lambda t: operator)
-    expected = jnp.stack([law_of(each(t), loc[t], 0.7).log_prob(ys[t]) for t in range(4)])
+    expected = jnp.stack([marginal(each(t), loc[t], 0.7).log_prob(ys[t]) for t in range(4)])
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -189,16 +199,16 @@ def model(operator, y=None):
     prior = ngp.GANPrior(lambda z: (jnp.asarray(G, z.dtype) @ z).reshape(SHAPE), 3)
     x = numpyro.sample("x", prior)
     log_tau = numpyro.sample("log_tau", dist.Normal(-0.4, 0.5))
-    law = MarginalNormal(operator, x, event_scale=jnp.exp(log_tau), noise_scale=SIGMA)
-    numpyro.sample("y", law, obs=y)
+    fn = MarginalNormal(operator, x, event_scale=jnp.exp(log_tau), noise_scale=SIGMA)
+    numpyro.sample("y", fn, obs=y)
 
 
 def test_in_a_model(key):
     operator = OPERATORS["mask"]()
     drawn = Predictive(model, num_samples=6)(key, operator)
     assert drawn["y"].shape == (6, *operator.data_shape)
-    law = law_of(operator, drawn["x"], jnp.exp(drawn["log_tau"]))
-    assert law.sample_event(key, drawn["y"]).shape == (6, *SHAPE)
+    fn = marginal(operator, drawn["x"], jnp.exp(drawn["log_tau"]))
+    assert fn.sample_event(key, drawn["y"]).shape == (6, *SHAPE)
     est = ngp.infer.find_map(model, key, operator, drawn["y"][0], num_starts=2, progress_bar=False)
     assert isinstance(est.solver, ngp.infer.LevenbergMarquardt)
     s = ngp.diagnostics.sensitivity(model, est, operator, drawn["y"][0])
@@ -215,7 +225,7 @@ def test_fisher_is_the_hessian_of_the_divergence(name, rng):
     theta = np.concatenate([loc.ravel(), [TAU, SIGMA]])
 
     def divergence(step):
-        """KL of two normals with dense covariances, from the law at the first point."""
+        """KL of two normals with dense covariances, from the distribution at the first point."""
         moved = theta + step
         m, k = dense_of(operator, moved[:12], moved[12], moved[13])
         return 0.5 * (
@@ -232,15 +242,15 @@ def test_fisher_is_the_hessian_of_the_divergence(name, rng):
         ]
         for i in range(14)
     ]
-    information = fisher_information(law_of(operator, loc))
+    information = fisher_information(marginal(operator, loc))
     np.testing.assert_allclose(information, hessian, rtol=1e-3, atol=1e-3)
 
 
 def test_fisher_refuses_an_operator_that_moves():
     def moving(y):
         w = numpyro.sample("w", dist.Normal(0.0, 1.0))
-        law = law_of(ngp.operators.Diagonal(jnp.exp(w) * jnp.ones(3)), jnp.ones(3))
-        numpyro.sample("y", law, obs=y)
+        fn = marginal(ngp.operators.Diagonal(jnp.exp(w) * jnp.ones(3)), jnp.ones(3))
+        numpyro.sample("y", fn, obs=y)
 
     posterior = Posterior(moving, (jnp.zeros(3),))
     with pytest.raises(ValueError, match="Build the operator outside the model"):
@@ -250,16 +260,16 @@ def test_fisher_refuses_an_operator_that_moves():
 @pytest.mark.parametrize(
     ("build", "error", "words"),
     [
-        (lambda a: law_of(MATRIX, jnp.zeros(SHAPE)), TypeError, "ngp.operators.Dense.A"),
-        (lambda a: law_of(a, jnp.zeros(12)), ValueError, "batch dimensions first"),
-        (lambda a: law_of(a, jnp.zeros(SHAPE), jnp.ones(SHAPE[1]), jnp.ones(3)), ValueError,
+        (lambda a: marginal(MATRIX, jnp.zeros(SHAPE)), TypeError, "ngp.operators.Dense.A"),
+        (lambda a: marginal(a, jnp.zeros(12)), ValueError, "batch dimensions first"),
+        (lambda a: marginal(a, jnp.zeros(SHAPE), jnp.ones(SHAPE[1]), jnp.ones(3)), ValueError,
          "ngp.operators.Diagonal"),
-        (lambda a: law_of(a, jnp.zeros(SHAPE), 0.0), ValueError, "observe with dist.Normal"),
-        (lambda a: law_of(a, jnp.zeros(SHAPE), 1.0, -1.0), ValueError, "instrument's noise"),
-        (lambda a: law_of(a, jnp.zeros(SHAPE)).log_prob(jnp.zeros(4)), ValueError, "Data"),
-        (lambda a: law_of(a, jnp.full(SHAPE, jnp.nan), validate_args=True), ValueError,
+        (lambda a: marginal(a, jnp.zeros(SHAPE), 0.0), ValueError, "observe with dist.Normal"),
+        (lambda a: marginal(a, jnp.zeros(SHAPE), 1.0, -1.0), ValueError, "instrument's noise"),
+        (lambda a: marginal(a, jnp.zeros(SHAPE)).log_prob(jnp.zeros(4)), ValueError, "Data"),
+        (lambda a: marginal(a, jnp.full(SHAPE, jnp.nan), validate_args=True), ValueError,
          "invalid event_loc"),
-        (lambda a: law_of(a, jnp.zeros(SHAPE)).sample(3), TypeError, "jax.random.key"),
+        (lambda a: marginal(a, jnp.zeros(SHAPE)).sample(3), TypeError, "jax.random.key"),
     ],
 )  # fmt: skip
 def test_errors(build, error, words):

@@ -133,20 +133,20 @@ def test_another_object_is_refused(name):
 
 
 def test_calibration(rng):
-    from numpyro_genprior.diagnostics.calibration.convergence import Health
-    from numpyro_genprior.diagnostics.calibration.coverage import Coverage
-    from numpyro_genprior.diagnostics.calibration.sbc import SBC
+    from numpyro_genprior.diagnostics import SBC, Coverage
+    from numpyro_genprior.diagnostics.calibration.convergence import Convergence
+    from numpyro_genprior.diagnostics.calibration.ranks import Ranks
 
-    health = Health(256, 0, 0, 0, 0, 127.0)
+    convergence = Convergence(256, 0, 0, 0, 0, 127.0)
     narrow = (rng.beta(0.4, 0.4, 256) * 128).astype(int)
-    ranks = {"good": rng.integers(0, 128, 256), "narrow": narrow}
-    found = SBC.of(ranks, 127, 0.05, health)
+    ranks = np.stack([rng.integers(0, 128, 256), narrow], axis=1)
+    found = SBC.of(Ranks(ranks, 127, convergence), ["good", "narrow"], 0.05)
     ax = ngp.plots.sbc_ranks(found)
     good, bad, _ = ax.lines
     np.testing.assert_allclose(good.get_ydata()[1:-1], found.simultaneous.difference["good"])
     assert (good.get_label(), bad.get_label()) == ("1 that pass", "narrow")
     levels, part = np.array([0.5, 0.9]), {"x": np.array([0.2, 0.5])}
-    covered = Coverage(levels, part, {"x": np.full(2, 0.02)}, {}, 50, 127, 0.05, health)
+    covered = Coverage(levels, part, {"x": np.full(2, 0.02)}, {}, 50, 127, 0.05, convergence)
     ax = ngp.plots.coverage(covered)
     np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), [0.2, 0.5])
 
@@ -157,8 +157,8 @@ def test_contraction():
     noise, ones = np.array([0.1, 0.01, 0.001]), np.ones((3, 4)) * [1.0, 1.01, 1.02, 1.03]
     zeros = np.zeros(3, int)
     quick = Contraction("noise", noise, 3 * noise[:, None] * ones, 4 * noise[:, None] * ones,
-                        zeros, 0)  # fmt: skip
-    slow = Contraction("noise", noise, noise[:, None] ** 0.5 * ones, 0 * ones, zeros, 0)
+                        zeros, zeros, 0)  # fmt: skip
+    slow = Contraction("noise", noise, noise[:, None] ** 0.5 * ones, 0 * ones, zeros, zeros, 0)
     ax = ngp.plots.contraction(quick, theory=0.5)
     radius, error, spread, theory = ax.lines
     rms = np.sqrt(np.mean(ones[0] ** 2))
@@ -175,6 +175,11 @@ def test_contraction():
     assert [line.get_label()[0] for line in given.lines] == ["a", "b"]
     np.testing.assert_allclose(given.lines[1].get_ydata(), noise**0.5 * rms)
     given.figure.canvas.draw()
+    both = quick.compare(slow).plot()
+    assert [line.get_label()[:5] for line in both.lines] == ["first", "secon"]
+    ax = ngp.plots.contraction({"a": quick, "b": slow}, theory={"a": 1.0, "b": 0.5})
+    labels = [line.get_label() for line in ax.lines[2:]]
+    assert labels == ["theory: a, noise$^{1.00}$", "theory: b, noise$^{0.50}$"]
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (50,), (3, 4, 5), (), (400, 4)])

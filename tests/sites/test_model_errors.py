@@ -1,6 +1,6 @@
-"""Mistakes in models, and in what is kept, traced and trained, with the message of each.
+"""User errors in models, and in saving, traces and training, each with its message.
 
-Files, traces and training have more of their own, beside their tests.
+The tests of files, traces and training hold more of them.
 """
 
 import jax
@@ -141,7 +141,7 @@ def param_of_a_scale_that_is_not_there():
     run(lambda: ngp.param("prior", gan(), scale=True))
 
 
-# ---- keeping, traces, training -------------------------------------------------------------------
+# ---- saving, traces, training --------------------------------------------------------------------
 
 
 @ERRORS.mistake(FileNotFoundError, r"nowhere\.prior")
@@ -179,7 +179,7 @@ def test_message(name):
     ERRORS.check(name)
 
 
-def test_value_dependent_faults_do_not_raise():
+def test_values_outside_the_support_do_not_raise():
     """Outside of the support, at NaN and at infinity the density is zero: NumPyro diverges."""
     prior = ngp.FlowPrior(fd.LogNormal(jnp.zeros(2)))
     bad = jnp.array([[-1.0, 1.0], [jnp.nan, 1.0], [jnp.inf, 1.0], [1.0, 1.0]])

@@ -57,7 +57,7 @@ def fitted(model, *args, steps=30):
 
 
 def test_weights_are_frozen_without_param():
-    """200 steps leave the decoder where it was: there is no param that could move it."""
+    """200 steps do not change the decoder, since it is no parameter."""
     prior = gan()
     before = copy.deepcopy(prior)
     params = fitted(model, prior, Y, steps=200)
@@ -91,7 +91,7 @@ def test_the_scale_stays_unless_asked_for():
 
 
 def test_the_scale_is_trained_to_its_maximum():
-    """Independent normals: the means and the variances of the data have the most likelihood."""
+    """Independent normals: the maximum likelihood is at the means and variances of the data."""
     data = jnp.array([[0.5, -1.0], [2.0, 0.3], [-0.7, 1.1]])
     prior = ngp.GaussianPrior(jnp.zeros(2), factor=jnp.zeros((2, 0)), diagonal=1.0)
 
@@ -106,7 +106,7 @@ def test_the_scale_is_trained_to_its_maximum():
     np.testing.assert_allclose(params["prior_scale"], np.var(data, 0), rtol=1e-2)
 
 
-def test_the_latent_law_stays():
+def test_the_distribution_of_the_latent_stays():
     """The flow under a decoder is not trained with it."""
     base = ngp.FlowPrior(fd.Normal(jnp.array([0.5, 0.5])))
 
@@ -120,8 +120,8 @@ def test_the_latent_law_stays():
 
 def test_leaves_that_flowjax_marks_stay():
     scale = paramax.non_trainable(fb.Affine(jnp.zeros(2), jnp.full(2, 3.0)))
-    law = fd.Transformed(fd.StandardNormal((2,)), fb.Chain([scale, fb.Loc(jnp.ones(2))]))
-    prior = ngp.FlowPrior(law)
+    transformed = fd.Transformed(fd.StandardNormal((2,)), fb.Chain([scale, fb.Loc(jnp.ones(2))]))
+    prior = ngp.FlowPrior(transformed)
 
     def trained(prior, y):
         numpyro.sample("x", ngp.param("prior", prior), obs=y)
@@ -168,7 +168,7 @@ def test_svi_takes_other_weights_and_data_without_a_retrace(weights):
 
 
 def test_weights_are_arguments_of_the_program():
-    """No constant as large as the weights stands in the program of a gradient."""
+    """The compiled gradient contains no constant as large as the weights."""
     weights = jax.random.normal(jax.random.key(0), (300, 200))
     prior = ngp.GANPrior(lambda z: weights @ z, 200)
 

@@ -1,4 +1,4 @@
-"""How a prior enters a model: sites and densities against models written by hand."""
+"""How a prior enters a model: sites and densities compared with hand-written models."""
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +119,7 @@ def test_the_noise_of_a_conditional_plate_of_events():
 @pytest.mark.parametrize("prior", [gan(), vae(), flow()], ids=["gan", "vae", "flow"])
 @pytest.mark.parametrize("explicit", [False, True])
 def test_three_spellings(prior, explicit):
-    """`latent`, `sample` and `LatentReparam` give one trace."""
+    """`latent`, `sample` and `LatentReparam` give the same trace."""
     config = {"x": ngp.LatentReparam()} if explicit or prior.density != "exact" else {}
     models = (
         ngp.latent(one_site, explicit=explicit),
@@ -162,7 +162,7 @@ def test_reparam_config_says_how_noise_enters():
 
 @pytest.mark.parametrize(("prior", "noise"), [(gan(), "auto"), (vae(), "omit"), (vae(), "auto")])
 def test_unrecorded(prior, noise):
-    """The event stays out of the trace and is the same; one that is data stays in it."""
+    """The event is not in the trace, and is the same; an observed event stays in the trace."""
     obs = X if noise == "auto" and prior.density == "conditional" else None
     kept, left = (ngp.latent(one_site, noise=noise, record=record) for record in (True, False))
     trace = trace_of(left, prior, obs)
@@ -200,7 +200,7 @@ def test_a_hyperprior_on_the_condition():
 
 
 def test_several_priors_in_one_model():
-    """Each by what it is: the exact one stays a sample site."""
+    """Each is treated by its own density: the exact prior stays a sample site."""
 
     @ngp.latent
     def model():
@@ -232,7 +232,7 @@ def test_a_prior_as_the_latent_of_another():
 
 
 def test_a_flow_as_the_latent_of_another():
-    """By its density, and by its own latent under ``explicit=True``, in a plate as well."""
+    """It has its density, or its own latent under ``explicit=True``, also in a plate."""
     base = ngp.FlowPrior(fd.LogNormal(jnp.zeros(2), jnp.array([0.5, 1.5])))
     prior = ngp.GANPrior(generate, base)
     z = jnp.array([0.5, 2.0])

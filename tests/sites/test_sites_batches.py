@@ -1,4 +1,4 @@
-"""Priors in plates, expanded, masked and subsampled, against densities written by hand."""
+"""Priors in plates, expanded, masked and subsampled, compared with hand-written densities."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -120,7 +120,7 @@ POSTERIOR_SLOPE = POSTERIOR_SD**2 * SLOPE / SIGMA**2
 
 
 def lines():
-    """One latent and one number an event: x = 2 z."""
+    """A latent and an event of one number each: x = 2 z."""
     return ngp.GANPrior(lambda z: SLOPE * z, 1)
 
 
@@ -136,12 +136,12 @@ def guide(prior, y, size=2):
     loc = numpyro.param("loc", jnp.zeros(NUMBER))
     log_sd = numpyro.param("log_sd", jnp.zeros(NUMBER))
     with numpyro.plate("rows", NUMBER, subsample_size=size) as chosen:
-        law = dist.Normal(loc[chosen][:, None], jnp.exp(log_sd[chosen])[:, None])
-        numpyro.sample("x_latent", law.to_event(1))
+        rows = dist.Normal(loc[chosen][:, None], jnp.exp(log_sd[chosen])[:, None])
+        numpyro.sample("x_latent", rows.to_event(1))
 
 
 def test_a_subsampled_plate_is_rescaled(key):
-    """With the posterior for a guide the ELBO has no variance and is the log evidence."""
+    """If the guide is the posterior, the ELBO has no variance and is the log evidence."""
     y = jnp.full(NUMBER, 1.5)
     params = {
         "loc": POSTERIOR_SLOPE * y,

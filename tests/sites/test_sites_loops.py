@@ -1,4 +1,4 @@
-"""Priors inside ``scan`` and ``cond``, and compiled programs that serve other data and weights."""
+"""Priors in ``scan`` and ``cond``; compiled programs are reused for other data and weights."""
 
 import equinox as eqx
 import jax
@@ -38,7 +38,7 @@ DATA = jnp.arange(9.0).reshape(STEPS, 3) / 9
 
 
 def filtering(prior, data):
-    """A chain of states, each moved by an event of the prior, with plain numpyro.sample."""
+    """A sequence of states, to each of which an event of the prior is added."""
 
     def step(state, y):
         x = numpyro.sample("x", prior)
@@ -50,7 +50,7 @@ def filtering(prior, data):
 
 
 def filtering_by_hand(event, data):
-    """The same with a latent written by hand; `event` makes events of latents."""
+    """The same with an explicit latent; `event` maps latents to events."""
 
     def step(state, y):
         x = event(numpyro.sample("x_latent", NORMAL.expand([2]).to_event(1)))
@@ -84,7 +84,7 @@ def test_an_exact_prior_in_scan_uses_its_latent(key):
 
 
 def test_an_observed_exact_prior_in_scan():
-    """By its density, and without one copy of the weights for every step."""
+    """Its density counts, and the trace has no copy of the weights for each step."""
 
     @ngp.latent
     def model(prior, data):
@@ -106,7 +106,7 @@ def test_an_observed_exact_prior_in_scan():
 
 @pytest.mark.parametrize("handler", [handlers.condition, handlers.do, handlers.substitute])
 def test_values_of_events_in_loops_are_refused(handler):
-    """NumPyro hands given values into the bodies of scan and cond by a way of its own."""
+    """NumPyro passes given values into the bodies of scan and cond in another way."""
 
     def branching(prior):
         return cond(True, lambda _: one_site(prior), lambda _: -one_site(prior), None)
@@ -221,7 +221,7 @@ def chains(method, key):
     "method", ["vectorized", pytest.param("parallel", marks=pytest.mark.devices(2))]
 )
 def test_chains_agree(method, key):
-    """Chain by chain the same draws, as long as rounding has not told them apart."""
+    """The chains have the same draws until rounding errors separate them."""
     expected, got = chains("sequential", key), chains(method, key)
     assert got["x"].shape == (2, 8, 3)
     for name in expected:

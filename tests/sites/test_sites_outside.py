@@ -1,4 +1,4 @@
-"""Names of sites, and values for them from outside: what is taken and what is refused."""
+"""Scopes, and values that handlers outside give to sites: those accepted, those refused."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -134,7 +134,7 @@ def test_events_alone_are_refused_by_predictive(key):
 
 
 def test_a_start_at_an_event_is_refused(key):
-    """NumPyro takes no notice of a start for a deterministic site."""
+    """NumPyro ignores an initial value of a deterministic site."""
 
     def start(**values):
         strategy = init_to_value(values=values)
@@ -157,7 +157,7 @@ def test_draws_for_an_undecorated_model_warn(parallel, key):
 
 
 def test_a_latent_substituted_into_an_undecorated_model_warns(key):
-    """A flow hands NumPyro its intermediates; that path must not be silent either."""
+    """A flow gives NumPyro its intermediates; this path has to warn, too."""
 
     def model(prior):
         return numpyro.sample("x", prior)
@@ -170,7 +170,7 @@ def test_a_latent_substituted_into_an_undecorated_model_warns(key):
 @pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("noise", ["auto", "centered", "omit"])
 def test_draws_give_their_events_back(noise, parallel, key):
-    """Posterior draws, events among them, to Predictive and back."""
+    """Predictive with posterior draws, events among them, returns the same events."""
     model = ngp.latent(decorated.fn, noise=noise)
     draws = Predictive(model, num_samples=4)(key, vae())
     del draws["y"]

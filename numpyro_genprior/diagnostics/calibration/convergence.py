@@ -1,33 +1,36 @@
-"""What chains say of themselves: how many replications had trouble."""
+"""Convergence of the inference runs: in how many replications it is in doubt."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
-UNMIXED = 1.1  # split r_hat above which a chain has not mixed
+MAX_R_HAT = 1.1  # split r_hat above which chains have not mixed
+MAX_FAILED_SHARE = 0.05  # of the replications, with draws not finite or chains not mixed
+MAX_SHORT_SHARE = 0.1  # of the replications, with fewer effective draws than ranks
 
 
 @dataclass(frozen=True)
-class Health:
-    """What went wrong in how many replications.
+class Convergence:
+    """Convergence of the inference runs of all replications.
 
     Attributes
     ----------
     num_replications
-        Of them, all.
+        Number of replications.
     num_nonfinite
-        With draws that are not finite; these are left out.
+        How many had draws that were not finite; they are left out of the result.
     num_diverging
-        With a divergent transition.
+        How many had a divergent transition.
     num_unmixed
-        With a split r_hat above 1.1 for some quantity.
+        How many had a split r_hat above 1.1 for some quantity.
     num_short
-        With fewer effective draws than ranks, for the quantity that has the fewest.
+        How many had fewer effective draws than ranks, for the quantity that had the fewest.
     ess
-        Median over replications of the least effective number of draws of a quantity.
+        Median over replications of the smallest effective sample size of a quantity.
     """
 
     num_replications: int
@@ -38,68 +41,65 @@ class Health:
     ess: float
 
     @property
-    def sound(self) -> bool:
-        """Whether at most a twentieth of the replications failed, and a tenth ran short."""
+    def acceptable(self) -> bool:
+        """Whether at most 5 % of the replications failed and at most 10 % were too short."""
         failed = max(self.num_nonfinite, self.num_unmixed)
-        most = self.num_replications
-        return failed <= 0.05 * most and self.num_short <= 0.1 * most
+        return (
+            failed <= MAX_FAILED_SHARE * self.num_replications
+            and self.num_short <= MAX_SHORT_SHARE * self.num_replications
+        )
 
-    def lines(self, num_draws: int) -> list[str]:
-        """What to say of it; nothing when all is well."""
-        said = [
-            (self.num_nonfinite, "not finite, and left out"),
-            (self.num_diverging, "with divergences"),
-            (self.num_unmixed, f"with split r_hat above {UNMIXED:g}"),
-            (
-                self.num_short,
-                f"with fewer than {num_draws} effective draws of the slowest quantity",
-            ),
+    def warnings(self, num_draws: int) -> tuple[str, ...]:
+        """What casts doubt on the runs, one sentence each.
+
+        `num_draws` is the number of draws that each truth was ranked among.
+        """
+        counts = {
+            "had draws that are not finite, and are left out": self.num_nonfinite,
+            "had divergent transitions": self.num_diverging,
+            f"had a split r_hat above {MAX_R_HAT:g}": self.num_unmixed,
+            f"had fewer than {num_draws} effective draws of the slowest quantity": self.num_short,
+        }
+        sentences = [
+            f"{count} of {self.num_replications} replications {what}."
+            for what, count in counts.items()
+            if count
         ]
-        parts = [f"{count} {what}" for count, what in said if count]
-        if not parts:
-            return []
-        lines = [f"  trouble in some of {self.num_replications} replications: {'; '.join(parts)}"]
-        if not self.sound and (self.num_unmixed or self.num_short):
-            lines.append(
-                "  chains that are too short look like a wrong posterior: raise num_warmup and "
-                "num_samples before you blame the model or the method"
+        if not self.acceptable and (self.num_unmixed or self.num_short):
+            sentences.append(
+                "Chains that are too short look like a wrong posterior: raise num_warmup and "
+                "num_samples before you blame the model or the method."
             )
-        return lines
+        return tuple(sentences)
 
 
-def effective(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Effective sample sizes by Geyer's sequence, of shape ``(data sets, quantities)``.
+def effective_draws(
+    values: Float[np.ndarray, "datasets chains draws quantities"],
+    truth: Float[np.ndarray, "datasets quantities"],
+) -> Float[np.ndarray, "datasets quantities"]:
+    """Effective sample sizes, by Geyer's initial monotone sequence over all chains.
 
     A quantity constant at the truth gets the number of draws; one constant elsewhere gets 1.
-
-    Parameters
-    ----------
-    values
-        Draws, of shape ``(data sets, chains, draws, quantities)``.
-    truth
-        Of shape ``(data sets, quantities)``.
     """
-    number, chains, draws, size = values.shape
-    total = chains * draws
+    datasets, chains, draws, size = values.shape
     with np.errstate(all="ignore"):
-        ess = np.asarray(effective_sample_size(_chains_first(values))).reshape(number, size)
+        ess = np.asarray(effective_sample_size(_chains_first(values))).reshape(datasets, size)
     first = values[:, 0, 0]
-    still = (values == first[:, None, None]).all((1, 2))
-    constant = np.where(first == truth, total, 1)
-    return np.where(still, constant, np.clip(np.nan_to_num(ess, nan=1.0), 1, total))
+    constant = (values == first[:, None, None]).all((1, 2))
+    ess = np.clip(np.nan_to_num(ess, nan=1.0), 1, chains * draws)
+    return np.where(constant, np.where(first == truth, chains * draws, 1), ess)
 
 
-def unmixed(values: np.ndarray) -> np.ndarray:
-    """For each data set, whether split r_hat is above 1.1 for some quantity.
-
-    `values` has shape ``(data sets, chains, draws, quantities)``.
-    """
+def unmixed(
+    values: Float[np.ndarray, "datasets chains draws quantities"],
+) -> Bool[np.ndarray, " datasets"]:
+    """For each data set, whether split r_hat is above 1.1 for some quantity."""
     with np.errstate(all="ignore"):
         r_hat = np.asarray(split_gelman_rubin(_chains_first(values)))
     r_hat = r_hat.reshape(values.shape[0], values.shape[-1])
-    return np.any(np.nan_to_num(r_hat, nan=1.0) > UNMIXED, axis=1)
+    return np.any(np.nan_to_num(r_hat, nan=1.0) > MAX_R_HAT, axis=1)
 
 
 def _chains_first(values: np.ndarray) -> np.ndarray:
-    number, chains, draws, size = values.shape
-    return np.asarray(values, float).transpose(1, 2, 0, 3).reshape(chains, draws, number * size)
+    datasets, chains, draws, size = values.shape
+    return np.asarray(values, float).transpose(1, 2, 0, 3).reshape(chains, draws, datasets * size)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Float
 from numpyro.infer.mcmc import MCMCKernel
 from scipy import stats
 
 from numpyro_genprior import validation
-from numpyro_genprior.diagnostics.calibration.convergence import Health
+from numpyro_genprior.diagnostics.calibration.convergence import Convergence
 from numpyro_genprior.diagnostics.calibration.experiment import prepare
 from numpyro_genprior.diagnostics.calibration.inference import Method, choose_method, limit_draws
 from numpyro_genprior.diagnostics.calibration.ranked_quantities import (
@@ -23,18 +24,23 @@ from numpyro_genprior.diagnostics.calibration.ranked_quantities import (
     Quantities,
     event_entries,
 )
-from numpyro_genprior.diagnostics.calibration.ranking import ranked
-from numpyro_genprior.diagnostics.calibration.ranks import holm
+from numpyro_genprior.diagnostics.calibration.ranks import Ranks, jittered, rank_truths
 from numpyro_genprior.diagnostics.calibration.simulation import Sites
+from numpyro_genprior.diagnostics.multiple_testing import holm
 from numpyro_genprior.errors import message
+from numpyro_genprior.results import Result, dataset
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
 
 COVERS, NARROW, WIDE, UNDECIDED = "covers", "too_narrow", "too_wide", "undecided"
-MAX_PIXELS = 1024
+MAX_PIXELS = 1024  # entries of an event that are looked at by default
 
 
-@dataclass(frozen=True, repr=False)
-class Coverage:
-    """How often central intervals contain the truth. Print it to read it.
+@dataclass(frozen=True, repr=False, eq=False)
+class Coverage(Result):
+    """How often central intervals contain the truth.
 
     Attributes
     ----------
@@ -43,30 +49,30 @@ class Coverage:
     coverage
         For each quantity, the share of truths inside, over events and entries; ``(levels,)``.
     error
-        Standard errors of these, events being independent and entries of one event not.
+        Standard errors of these; events count as independent, entries of one event do not.
     entries
         For each quantity, the coverage of each of its entries, of shape ``(levels, *shape)``.
     num_events
-        Events with finite draws.
+        Number of events with finite draws.
     num_draws
-        Draws that intervals are made of, after thinning.
+        Number of draws that intervals are computed from, after thinning.
     level
-        Probability of finding fault with anything when all is right.
-    health
-        For how many events inference had trouble.
+        Probability of calling any interval wrong if all are right.
+    convergence
+        Convergence of the inference runs.
     """
 
-    levels: np.ndarray
-    coverage: dict[str, np.ndarray]
-    error: dict[str, np.ndarray]
+    levels: Float[np.ndarray, " levels"]
+    coverage: dict[str, Float[np.ndarray, " levels"]]
+    error: dict[str, Float[np.ndarray, " levels"]]
     entries: dict[str, np.ndarray]
     num_events: int
     num_draws: int
     level: float
-    health: Health
+    convergence: Convergence
 
     @property
-    def p_values(self) -> dict[str, np.ndarray]:
+    def p_values(self) -> dict[str, Float[np.ndarray, " levels"]]:
         """Of the test that coverage is nominal, adjusted for all quantities and levels (Holm)."""
         z = [np.abs(self.coverage[name] - self.levels) / self.error[name] for name in self.coverage]
         raw = 2 * stats.t.sf(np.concatenate(z), self.num_events - 1)
@@ -88,19 +94,32 @@ class Coverage:
     def verdict(self) -> str:
         """``"covers"``, ``"too_narrow"``, ``"too_wide"`` or ``"undecided"``.
 
-        Too narrow for any quantity is too narrow; undecided is where inference had trouble.
+        Too narrow if intervals are too narrow for any quantity; undecided if no interval is found
+        wrong, but inference had trouble.
         """
         failing = self.failing.values()
         if failing:
             return NARROW if NARROW in failing else WIDE
-        return COVERS if self.health.sound else UNDECIDED
+        return COVERS if self.convergence.acceptable else UNDECIDED
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What casts doubt on the inference runs, one sentence each."""
+        return self.convergence.warnings(self.num_draws)
 
     def __repr__(self) -> str:
+        return (
+            f"Coverage(verdict={self.verdict!r}, quantities={len(self.coverage)}, "
+            f"failing={len(self.failing)}, events={self.num_events})"
+        )
+
+    def __str__(self) -> str:
+        failing, p_values = self.failing, self.p_values
         head = {
             COVERS: f"Intervals cover, as far as {self.num_events} events can tell.",
             NARROW: "Intervals are too narrow.",
             WIDE: "Intervals are too wide.",
-            UNDECIDED: "Undecided: coverage is not found wrong, and inference had trouble.",
+            UNDECIDED: "Undecided: no interval is found wrong, but inference had trouble.",
         }[self.verdict]
         width = max(12, *(len(name) for name in self.coverage))
         nominal = "".join(f"{100 * level:>12.3g} %" for level in self.levels)
@@ -110,21 +129,47 @@ class Coverage:
                 f"{f'{100 * c:.1f} ± {100 * e:.1f}':>14}"
                 for c, e in zip(covered, self.error[name], strict=True)
             )
-            mark = ""
-            if name in self.failing:
-                worst = 100 * self.levels[int(np.argmin(self.p_values[name]))]
-                what = "misses too often" if self.failing[name] == NARROW else "too wide"
-                mark = f"   {what}, at {worst:.3g} % most clearly"
-            lines.append(f"  {name:<{width}}{cells}{mark}")
+            remark = ""
+            if name in failing:
+                worst = 100 * self.levels[int(np.argmin(p_values[name]))]
+                what = "misses too often" if failing[name] == NARROW else "too wide"
+                remark = f"   {what}, most clearly at {worst:.3g} %"
+            lines.append(f"  {name:<{width}}{cells}{remark}")
         lines.append(
             f"  {self.num_events} events, one data set each; intervals from {self.num_draws} draws"
         )
-        lines += self.health.lines(self.num_draws)
+        lines += [f"  {warning}" for warning in self.warnings]
         lines.append(
             "An average over events and entries: single pixels may be far off (`.entries`). The "
-            "data are simulated: says nothing of a forward model or noise that is wrong."
+            "data are simulated: says nothing about a wrong forward model or wrong noise."
         )
         return "\n".join(lines)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the share of truths inside against the nominal level."""
+        from numpyro_genprior.plots import coverage
+
+        return coverage(self, ax=ax)
+
+    def to_dataset(self) -> xarray.Dataset:
+        """Coverage by quantity and level, and that of single entries (``"x_entries"``)."""
+        dims = ("quantity", "level")
+        variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
+            name: (dims, np.stack(list(values.values())))
+            for name, values in (
+                ("coverage", self.coverage), ("error", self.error), ("p_value", self.p_values)
+            )
+        }  # fmt: skip
+        for name, values in self.entries.items():
+            if values.ndim > 1:
+                own = tuple(f"{name}_dim_{i}" for i in range(values.ndim - 1))
+                variables[f"{name}_entries"] = (("level", *own), values)
+        attrs = {"num_events": self.num_events, "num_draws": self.num_draws}
+        return dataset(
+            variables,
+            coords={"quantity": list(self.coverage), "level": self.levels},
+            attrs={**attrs, "verdict": self.verdict},
+        )
 
 
 def coverage(
@@ -146,20 +191,20 @@ def coverage(
 ) -> Coverage:
     """How often do posterior intervals contain the truth, for real events?
 
-    Each event takes the place of the prior's; data are drawn from the likelihood; inference is run
-    on each data set, vmapped, and the central intervals of pixels and functionals are compared with
-    the event. Where the prior is wrong about events, intervals do not cover, however exact the
-    inference: it is the prior that `sbc` takes for granted.
+    Each event takes the place of a draw from the prior; data are drawn from the likelihood;
+    inference is run on each data set, vmapped, and the central intervals of pixels and functionals
+    are compared with the event. If the prior is wrong about events, intervals do not cover, however
+    exact the inference: `sbc` assumes that the prior is right, and this does not.
 
     Parameters
     ----------
     model
-        A NumPyro model; decorated with `numpyro_genprior.latent` when it has priors without an
+        A NumPyro model; decorated with `numpyro_genprior.latent` if it has priors without an
         exact density.
     key
         Random key.
     args, kwargs
-        The model's arguments, data of the right shape among them; their values do not matter.
+        The model's arguments, including data of the right shape, whose values do not matter.
     events
         Events that training has not seen, of shape ``(number, *shape of the site)``.
     site
@@ -169,34 +214,34 @@ def coverage(
     levels
         Probabilities of the intervals.
     functionals
-        Quantities of interest, each a function of a dictionary of sites, by name. Of the event's
-        own latents there is no truth. None: the event's entries (at most 1024 of them, evenly
+        Quantities of interest by name, each a function of a dictionary of sites. The event's own
+        latents have no true value. None: the event's entries (at most 1024 of them, evenly
         spaced), their mean and their root mean square.
     level
-        Probability of finding fault with anything when all is right.
+        Probability of calling any interval wrong if all are right.
     batch_size, progress_bar
         As for `sbc`.
 
     Returns
     -------
     Coverage
-        ``.coverage``, ``.error``, ``.entries``, ``.verdict``; prints as a finding.
+        ``.verdict``, ``.coverage``, ``.error``, ``.entries``.
 
     Raises
     ------
     TypeError, ValueError
-        As `sbc` does, and for events of another shape.
+        As `sbc` does, and if the events have another shape than their site.
 
     Notes
     -----
-    A truth is inside of the central interval of probability c when its rank among the draws, as a
+    A truth is inside the central interval of probability c if its rank among the draws, as a
     number between 0 and 1, is within c/2 of 1/2; ties are broken at random. Entries of one event
     are not independent: standard errors are those of the mean over events of their shares, with
     the binomial variance of one event added, so that none is zero. Latents other than the event's
     are drawn from their prior.
 
-    **Fails when** the events are few, or not like those to come. A prior that is right on average
-    over events may be wrong about each kind of them: look at `entries`, and run it by kind.
+    **Fails when** there are few events, or they differ from those to come. A prior that is right on
+    average over events may be wrong about each kind of them: look at `entries`, and run it by kind.
 
     References
     ----------
@@ -204,7 +249,7 @@ def coverage(
 
     Examples
     --------
-    A prior that is right, and one that is too sure:
+    A prior that is right, and one that is too narrow:
 
     >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
     >>> import numpyro_genprior as ngp
@@ -214,7 +259,7 @@ def coverage(
     ...     numpyro.sample("y", dist.Normal(x, 1.0).to_event(1), obs=y)
     >>> events = jax.random.normal(jax.random.key(0), (200, 3))
     >>> for scale in (1.0, 0.2):
-    ...     found = ngp.diagnostics.coverage(
+    ...     result = ngp.diagnostics.coverage(
     ...         model,
     ...         jax.random.key(1),
     ...         jnp.array(scale),
@@ -223,13 +268,13 @@ def coverage(
     ...         guide=ngp.infer.AutoFisherLaplace,
     ...         progress_bar=False,
     ...     )
-    ...     print(found.verdict)
+    ...     print(result.verdict)
     covers
     too_narrow
     """
-    held = jnp.asarray(events)
-    wanted = np.atleast_1d(np.asarray(levels, float))
-    if not ((wanted > 0) & (wanted < 1)).all():
+    held_out = jnp.asarray(events)
+    nominal = np.atleast_1d(np.asarray(levels, float))
+    if not ((nominal > 0) & (nominal < 1)).all():
         raise ValueError(
             message(
                 "coverage: levels are probabilities",
@@ -239,37 +284,35 @@ def coverage(
             )
         )
     method = limit_draws(choose_method("coverage", method, kernel, guide))
-    experiment = prepare(
-        "coverage", model, args, kwargs, observed, len(held) if held.ndim else 0, method
-    )
-    name = event_site(experiment.sites, site, held.shape[1:], "coverage")
+    number = len(held_out) if held_out.ndim else 0
+    experiment = prepare("coverage", model, args, kwargs, observed, number, method)
+    name = event_site(experiment.sites, site, held_out.shape[1:])
     data_key, run_key = jax.random.split(validation.random_key(key))
-    drawn = experiment.simulate(data_key, len(held), given={name: held})
+    drawn = experiment.simulate(data_key, number, given={name: held_out})
     if functionals is None:
         functionals = event_entries(experiment.sites, name, MAX_PIXELS)
-    one = {k: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for k, v in drawn.items()}
-    quantities = Quantities(functionals, one)
+    shapes = {k: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for k, v in drawn.items()}
+    quantities = Quantities(functionals, shapes)
     truth = np.asarray(jax.vmap(quantities)(drawn))
     batches = experiment.run(
         run_key, drawn, quantities, batch_size=batch_size, progress_bar=progress_bar
     )
-    found = ranked(batches, truth, method, name="coverage")
-    distance = np.abs(found.uniform() - 0.5)
-    return _summary(quantities, distance, wanted, found.num_draws, level, found.health)
+    ranked = rank_truths(batches, truth, method, name="coverage")
+    return _summarise(quantities, ranked, nominal, level)
 
 
-def event_site(sites: Sites, site: str | None, shape: tuple[int, ...], method: str) -> str:
-    """The name of the site whose value events of this shape take.
+def event_site(sites: Sites, site: str | None, shape: tuple[int, ...]) -> str:
+    """The name of the site whose value the events take, which have this shape.
 
     Raises
     ------
     ValueError
-        When there is none or several, or its shape is another.
+        If there is none or several, or its shape is another.
     """
     if site is None and len(sites.events) != 1:
         raise ValueError(
             message(
-                f"{method} does not know which site the events are of",
+                "coverage does not know which site the events belong to",
                 expected="one recorded event of a prior",
                 got=list(sites.events) or "none",
                 remedy='name it, site="x"; under ngp.latent leave record=True',
@@ -279,7 +322,7 @@ def event_site(sites: Sites, site: str | None, shape: tuple[int, ...], method: s
     if name not in sites.shapes:
         raise ValueError(
             message(
-                f"{method}: there is no site {name!r}",
+                f"coverage: there is no site {name!r}",
                 expected=f"one of {sorted(sites.shapes)}",
                 remedy="name a recorded event",
             )
@@ -287,7 +330,7 @@ def event_site(sites: Sites, site: str | None, shape: tuple[int, ...], method: s
     if shape != sites.shapes[name]:
         raise ValueError(
             message(
-                f"{method}: events have another shape than site {name!r}",
+                f"coverage: events have another shape than site {name!r}",
                 expected=f"(number, {', '.join(map(str, sites.shapes[name]))})",
                 got=f"(number, {', '.join(map(str, shape))})",
                 remedy="stack events along the first dimension",
@@ -296,14 +339,10 @@ def event_site(sites: Sites, site: str | None, shape: tuple[int, ...], method: s
     return name
 
 
-def _summary(
-    quantities: Quantities,
-    distance: np.ndarray,
-    levels: np.ndarray,
-    num_draws: int,
-    level: float,
-    health: Health,
+def _summarise(
+    quantities: Quantities, ranked: Ranks, levels: Float[np.ndarray, " levels"], level: float
 ) -> Coverage:
+    distance = np.abs(jittered(ranked.ranks, ranked.num_draws) - 0.5)
     inside = distance[None] < levels[:, None, None] / 2  # (levels, events, quantities)
     number = distance.shape[0]
     covered, error, entries = {}, {}, {}
@@ -313,4 +352,6 @@ def _summary(
         covered[name] = of_event.mean(1)
         squares = ((of_event - covered[name][:, None]) ** 2).sum(1) + levels * (1 - levels)
         error[name] = np.sqrt(squares / (number * (number - 1)))
-    return Coverage(levels, covered, error, entries, number, num_draws, level, health)
+    return Coverage(
+        levels, covered, error, entries, number, ranked.num_draws, level, ranked.convergence
+    )

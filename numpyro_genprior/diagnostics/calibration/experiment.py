@@ -1,15 +1,17 @@
-"""Many data sets, and the draws that a method makes of each: vmapped, in batches."""
+"""Many simulated data sets and the posterior draws for each: vmapped, in batches."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 from tqdm.auto import tqdm
 
 from numpyro_genprior.diagnostics.calibration.inference import Method
@@ -25,32 +27,35 @@ from numpyro_genprior.errors import message
 from numpyro_genprior.infer.host_batching import batches
 from numpyro_genprior.infer.methods import MCMCMethod
 
-MEMORY = 2**28  # bytes that a batch may take
-MOST = 64  # data sets in a batch
-FEWEST = 16  # replications
+MAX_BATCH_BYTES = 2**28
+MAX_BATCH_SIZE = 64  # data sets
+MIN_REPLICATIONS = 16
+INNER_BATCH_SIZE = 16  # draws or data sets that the model is evaluated at together
+
+Values = dict[str, jax.Array]  # of sites, by name
 
 
 class Batch(NamedTuple):
-    """What a method found for some data sets.
+    """Posterior draws for some of the data sets.
 
     Attributes
     ----------
     rows
         Which data sets.
     values
-        Quantities of the draws, of shape ``(data sets, chains, draws, quantities)``.
+        The quantities at the draws.
     num_divergences
         Of each data set.
     """
 
-    rows: np.ndarray
-    values: np.ndarray
-    num_divergences: np.ndarray
+    rows: Int[np.ndarray, " datasets"]
+    values: Float[np.ndarray, "datasets chains draws quantities"]
+    num_divergences: Int[np.ndarray, " datasets"]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A model with its arguments, the sites of it, and how inference is done.
+    """A model with its arguments, its sites and the method of inference.
 
     Attributes
     ----------
@@ -58,8 +63,10 @@ class Experiment:
         Of the diagnostic, for messages.
     model
         The model for inference.
-    sites, method
-        Its sites, and how draws are made.
+    sites
+        Its sites.
+    method
+        How to infer.
     args, kwargs
         Its arguments.
     """
@@ -77,16 +84,16 @@ class Experiment:
         number: int,
         *,
         model: Callable[..., Any] | None = None,
-        given: dict[str, Any] | None = None,
-    ) -> dict[str, jax.Array]:
-        """All sites of `number` data sets, by this model or another.
+        given: Values | None = None,
+    ) -> Values:
+        """All sites of `number` data sets, simulated by this model or by another.
 
         `given`, values of sites, has a leading dimension of data sets.
 
         Raises
         ------
         ValueError
-            When data are not finite, or a site is missing.
+            If simulated data are not finite or a data site is missing.
         """
         keys = jax.random.split(key, number)
         drawn = _simulate(model or self.model, self.sites, keys, given, self.args, self.kwargs)
@@ -97,7 +104,7 @@ class Experiment:
                     f"{self.name}: the model that simulates has no site {missing[0]!r}",
                     expected=f"sites {list(self.sites.data)}",
                     got=sorted(drawn),
-                    remedy="call the sites of both models alike",
+                    remedy="give the sites of both models the same names",
                 )
             )
         for name in self.sites.data:
@@ -110,8 +117,16 @@ class Experiment:
                 )
         return drawn
 
-    def at(self, quantities: Quantities, drawn: dict[str, Any]) -> np.ndarray:
-        """Quantities of simulated sites as the model for inference has them."""
+    def evaluate(
+        self, quantities: Quantities, drawn: Values
+    ) -> Float[np.ndarray, "datasets quantities"]:
+        """The quantities of simulated sites, under the model for inference.
+
+        Raises
+        ------
+        ValueError
+            If a latent site has no simulated value.
+        """
         missing = [name for name in self.sites.latents if name not in drawn]
         if missing:
             raise ValueError(
@@ -119,42 +134,44 @@ class Experiment:
                     f"{self.name}: there is no true value of site {missing[0]!r}",
                     expected=f"sites {list(self.sites.latents)}",
                     got=sorted(drawn),
-                    remedy="call the latents of both models alike",
+                    remedy="give the latents of both models the same names",
                 )
             )
         data, latents = self._parts(drawn)
-        values = _at(self.model, self.sites, quantities, data, latents, self.args, self.kwargs)
-        return np.asarray(values)
+        return np.asarray(
+            _evaluate(self.model, self.sites, quantities, data, latents, self.args, self.kwargs)
+        )
 
-    def shapes(self) -> Any:
-        """Shapes of all sites, with the log likelihood."""
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of all sites, and of the log likelihood."""
 
-        def run(key: jax.Array) -> dict[str, jax.Array]:
+        def run(key: jax.Array) -> Values:
             drawn = simulate(self.model, self.sites, key, self.args, self.kwargs)
             data, latents = self._parts(drawn)
             return evaluate(self.model, self.sites, data, latents, self.args, self.kwargs)
 
         return jax.eval_shape(run, jax.random.key(0))
 
-    def _parts(self, drawn: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        data = {name: drawn[name] for name in self.sites.data}
-        return data, {name: drawn[name] for name in self.sites.latents if name in drawn}
-
     def run(
         self,
         key: jax.Array,
-        drawn: dict[str, Any],
+        drawn: Values,
         quantities: Quantities,
         *,
-        extra: np.ndarray | None = None,
+        references: np.ndarray | None = None,
         batch_size: int | None = None,
         progress_bar: bool = True,
-        desc: str | None = None,
+        description: str | None = None,
     ) -> Iterator[Batch]:
-        """Quantities of the draws for each simulated data set, batch by batch.
+        """The quantities at posterior draws for each simulated data set, batch by batch.
 
-        With `extra`, of shape ``(data sets, ...)``, functionals see their row of it as site
-        ``"extra"``.
+        `references`, of shape ``(data sets, ...)``, are passed on: functionals find the row of
+        their data set as site ``"references"``.
+
+        Raises
+        ------
+        ValueError
+            If `batch_size` is not positive.
         """
         data, _ = self._parts(drawn)
         number = len(next(iter(data.values())))
@@ -163,85 +180,107 @@ class Experiment:
             raise ValueError(
                 message(f"{self.name}: batch_size of {size}", remedy="leave batch_size=None")
             )
-        size = math.ceil(number / math.ceil(number / min(size, number)))  # batches alike
+        size = math.ceil(number / math.ceil(number / min(size, number)))  # batches of equal size
         keys = jax.random.split(key, number)
-        with tqdm(total=number, desc=desc or self.name, disable=not progress_bar) as bar:
+        with tqdm(total=number, desc=description or self.name, disable=not progress_bar) as bar:
             for batch in batches(number, size):
-                part = {name: batch.take(value) for name, value in data.items()}
-                more = None if extra is None else batch.take(extra)
-                found = _run(
+                values, divergences = _run(
                     (self.method, self.model, self.sites, quantities),
-                    batch.take(keys), part, more, self.args, self.kwargs,
-                )  # fmt: skip
-                values, divergences = (np.asarray(array)[: batch.count] for array in found)
-                yield Batch(batch.rows, values, divergences)
+                    batch.take(keys),
+                    {name: batch.take(value) for name, value in data.items()},
+                    None if references is None else batch.take(references),
+                    self.args,
+                    self.kwargs,
+                )
+                found = (np.asarray(array)[: batch.count] for array in (values, divergences))
+                yield Batch(batch.rows, *found)
                 bar.update(batch.count)
+
+    def _parts(self, drawn: Values) -> tuple[Values, Values]:
+        data = {name: drawn[name] for name in self.sites.data}
+        return data, {name: drawn[name] for name in self.sites.latents if name in drawn}
 
     def _batch_size(self, quantities: Quantities, number: int) -> int:
         latents = sum(math.prod(self.sites.shapes[name]) for name in self.sites.latents)
         draws = length = self.method.num_draws
-        if isinstance(self.method, MCMCMethod):  # warm-up and what is thinned away take room, too
+        if isinstance(self.method, MCMCMethod):  # all iterations are kept until the end
             length = self.method.num_warmup + self.method.num_samples
             length *= self.method.num_chains
         events = sum(map(math.prod, self.sites.shapes.values()))
         floats = 3 * length * latents + 4 * draws * len(quantities.names) + 64 * events
-        return int(np.clip(MEMORY // (4 * floats), 1, min(MOST, number)))
+        return int(np.clip(MAX_BATCH_BYTES // (4 * floats), 1, min(MAX_BATCH_SIZE, number)))
 
 
 @eqx.filter_jit
 def _simulate(
-    model: Any, sites: Sites, keys: jax.Array, given: Any, args: Any, kwargs: Any
-) -> dict[str, jax.Array]:
-    def one(key_given: Any) -> dict[str, jax.Array]:
-        key, held = key_given
-        return simulate(model, sites, key, args, kwargs, held)
+    model: Callable[..., Any],
+    sites: Sites,
+    keys: jax.Array,
+    given: Values | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Values:
+    def one(key_and_given: tuple[jax.Array, Values | None]) -> Values:
+        key, given = key_and_given
+        return simulate(model, sites, key, args, kwargs, given)
 
-    return jax.lax.map(one, (keys, given), batch_size=16)
+    return jax.lax.map(one, (keys, given), batch_size=INNER_BATCH_SIZE)
 
 
 @eqx.filter_jit
-def _at(
-    model: Any,
+def _evaluate(
+    model: Callable[..., Any],
     sites: Sites,
     quantities: Quantities,
-    data: Any,
-    latents: Any,
-    args: Any,
-    kwargs: Any,
-) -> jax.Array:
-    def one(both: Any) -> jax.Array:
-        data, latents = both
+    data: Values,
+    latents: Values,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Float[Array, "datasets quantities"]:
+    def one(data_and_latents: tuple[Values, Values]) -> jax.Array:
+        data, latents = data_and_latents
         return quantities(evaluate(model, sites, data, latents, args, kwargs))
 
-    return jax.lax.map(one, (data, latents), batch_size=16)
+    return jax.lax.map(one, (data, latents), batch_size=INNER_BATCH_SIZE)
 
 
 @eqx.filter_jit
-def _run(static: Any, keys: Any, data: Any, extra: Any, args: Any, kwargs: Any) -> Any:
+def _run(
+    static: tuple[Method, Callable[..., Any], Sites, Quantities],
+    keys: jax.Array,
+    data: Values,
+    references: jax.Array | np.ndarray | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[Float[Array, "datasets chains draws quantities"], Int[Array, " datasets"]]:
     method, model, sites, quantities = static
     conditioned = Conditioned(model)
 
-    def one(key: jax.Array, data: Any, extra: Any) -> Any:
+    def one(
+        key: jax.Array, data: Values, references: jax.Array | np.ndarray | None
+    ) -> tuple[Float[Array, "chains draws quantities"], Int[Array, ""]]:
         draws = method.run(conditioned, key, data, args, kwargs)
         latents = {name: draws.samples[name] for name in sites.latents}
-        shape = next(iter(latents.values())).shape[:2]  # chains, draws
+        chains_and_draws = next(iter(latents.values())).shape[:2]
 
-        def at(latents: Any) -> jax.Array:
+        def at(latents: Values) -> jax.Array:
             values = evaluate(model, sites, data, latents, args, kwargs)
-            return quantities(values if extra is None else {**values, "extra": extra})
+            if references is not None:
+                values["references"] = jnp.asarray(references)
+            return quantities(values)
 
         joined = {name: value.reshape(-1, *value.shape[2:]) for name, value in latents.items()}
-        values = jax.lax.map(at, joined, batch_size=16)
-        return values.reshape(*shape, -1), draws.num_divergences
+        values = jax.lax.map(at, joined, batch_size=INNER_BATCH_SIZE)
+        return values.reshape(*chains_and_draws, -1), draws.num_divergences
 
-    return jax.vmap(one)(keys, data, extra)
+    return jax.vmap(one)(keys, data, references)
 
 
 def prepare(
     name: str,
     model: Callable[..., Any],
     args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    kwargs: Mapping[str, Any],
     observed: str | tuple[str, ...] | None,
     num_replications: int,
     method: Method,
@@ -251,16 +290,16 @@ def prepare(
     Raises
     ------
     ValueError
-        As `read_sites` does, and when there are too few replications.
+        If there are fewer than 16 replications, and as `read_sites` does.
     """
-    if num_replications < FEWEST:
+    if num_replications < MIN_REPLICATIONS:
         raise ValueError(
             message(
                 f"{name}: too few replications to say anything",
-                expected=f"at least {FEWEST}",
+                expected=f"at least {MIN_REPLICATIONS}",
                 got=num_replications,
                 remedy="take 100 or more",
             )
         )
-    sites = read_sites(model, args, kwargs, observed, name)
-    return Experiment(name, model, sites, method, args, kwargs)
+    sites = read_sites(model, args, dict(kwargs), observed, name)
+    return Experiment(name, model, sites, method, args, dict(kwargs))

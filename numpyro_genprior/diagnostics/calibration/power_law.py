@@ -1,15 +1,19 @@
-"""Exponents of power laws, from curves of many replications."""
+"""Exponents of power laws, fitted to curves of many replications."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
+
+MIN_BEND = 0.1  # difference of two local exponents that counts as a bend
+NUM_ERRORS = 3  # standard errors beyond which a difference counts
 
 
 @dataclass(frozen=True, repr=False)
 class Rate:
-    """An exponent.
+    """The exponent of a power law fitted to curves, ``curve ~ argument^exponent``.
 
     Attributes
     ----------
@@ -17,58 +21,60 @@ class Rate:
         Of the argument.
     error
         Its standard error over replications.
-    local
-        Exponents from step to step.
-    local_error
+    local_exponents
+        Exponents between neighbouring steps of the schedule.
+    local_errors
         Their standard errors.
-    falling
-        Whether the argument falls along the ladder, as noise does.
+    argument_falls
+        Whether the argument decreases along the schedule, as noise does.
     """
 
     exponent: float
     error: float
-    local: np.ndarray
-    local_error: np.ndarray
-    falling: bool
+    local_exponents: Float[np.ndarray, " steps-1"]
+    local_errors: Float[np.ndarray, " steps-1"]
+    argument_falls: bool
 
     @property
     def speed(self) -> float:
-        """The exponent of contraction: positive when the curve falls along the ladder."""
-        return self.exponent if self.falling else -self.exponent
+        """The exponent, signed to be positive if the curve falls along the schedule."""
+        return self.exponent if self.argument_falls else -self.exponent
 
     @property
     def bent(self) -> bool:
-        """Whether the first and the last step differ, by three standard errors and by 0.1."""
-        if len(self.local) < 2:
+        """Whether the first and last local exponents differ, by 3 standard errors and by 0.1."""
+        if len(self.local_exponents) < 2:
             return False
-        apart = abs(self.local[0] - self.local[-1])
-        error = np.hypot(self.local_error[0], self.local_error[-1])
-        return bool(apart > 3 * error and apart > 0.1)
+        difference = abs(self.local_exponents[0] - self.local_exponents[-1])
+        error = np.hypot(self.local_errors[0], self.local_errors[-1])
+        return bool(difference > NUM_ERRORS * error and difference > MIN_BEND)
 
     def __repr__(self) -> str:
         return f"{self.exponent:.2f} ± {self.error:.2f}"
 
 
-def fit_rate(values: np.ndarray, curve: np.ndarray) -> Rate:
-    """Weighted least squares of log curve in log argument, one slope for each replication.
+def fit_rate(
+    values: Float[np.ndarray, " steps"], curves: Float[np.ndarray, "steps replications"]
+) -> Rate:
+    """Weighted least squares of log curve on log argument, one slope for each replication.
 
     Parameters
     ----------
     values
-        The argument, of shape ``(steps,)``.
-    curve
-        Of shape ``(steps, replications)``. A curve that is 0 somewhere (an error that Monte Carlo
-        covers) is lifted to a thousandth of the others.
+        The argument along the schedule.
+    curves
+        The curve of each replication. One that is 0 somewhere (an error below the Monte Carlo
+        error) is raised to a thousandth of the root mean square of the others.
     """
     log = np.log(values)
-    least = 1e-3 * np.sqrt(np.mean(curve**2, axis=1, keepdims=True))
-    height = np.log(np.maximum(curve, np.maximum(least, np.finfo(float).tiny)))
-    number = curve.shape[1]
-    variance = height.var(axis=1, ddof=1)
+    floor = 1e-3 * np.sqrt(np.mean(curves**2, axis=1, keepdims=True))
+    log_curves = np.log(np.maximum(curves, np.maximum(floor, np.finfo(float).tiny)))
+    number = curves.shape[1]
+    variance = log_curves.var(axis=1, ddof=1)
     weights = 1 / (variance + 1e-4 + 1e-3 * variance.mean())
     centred = log - np.sum(weights * log) / weights.sum()
-    slopes = (weights * centred) @ height / np.sum(weights * centred**2)
-    local = np.diff(height, axis=0) / np.diff(log)[:, None]
+    slopes = (weights * centred) @ log_curves / np.sum(weights * centred**2)
+    local = np.diff(log_curves, axis=0) / np.diff(log)[:, None]
     return Rate(
         float(slopes.mean()),
         float(slopes.std(ddof=1) / np.sqrt(number)),

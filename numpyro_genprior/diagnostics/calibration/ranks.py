@@ -1,123 +1,141 @@
-"""Ranks of a truth among draws, and whether they are uniform."""
+"""Ranks of the truths among posterior draws, thinned until these are nearly independent."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from jaxtyping import Float, Int
 
-NUM_NULL = 20_000  # sets of uniform ranks that the simultaneous bands are made of
-
-
-def rank(values: np.ndarray, truth: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    """How many draws lie below the truth, ties broken at random.
-
-    Parameters
-    ----------
-    values
-        Draws, of shape ``(..., draws, quantities)``.
-    truth, chance
-        The truth, and numbers uniform on [0, 1), of shape ``(..., quantities)``.
-    """
-    below = (values < truth[..., None, :]).sum(-2)
-    ties = (values == truth[..., None, :]).sum(-2)
-    return below + np.floor(chance * (ties + 1)).astype(int)
-
-
-def chi_squared(ranks: np.ndarray, num_draws: int) -> float:
-    """p-value of Pearson's χ² for ranks uniform on ``0 .. num_draws``."""
-    number = len(ranks)
-    bins = int(min(num_draws + 1, max(2, number // 8), 32))
-    bin_of = np.arange(num_draws + 1) * bins // (num_draws + 1)
-    expected = np.bincount(bin_of, minlength=bins) * number / (num_draws + 1)
-    counts = np.bincount(bin_of[ranks], minlength=bins)
-    return float(stats.chi2.sf(np.sum((counts - expected) ** 2 / expected), bins - 1))
+from numpyro_genprior.diagnostics.calibration.convergence import (
+    MAX_SHORT_SHARE,
+    Convergence,
+    effective_draws,
+    unmixed,
+)
+from numpyro_genprior.diagnostics.calibration.experiment import Batch
+from numpyro_genprior.diagnostics.calibration.inference import MAX_RANKED_DRAWS, MIN_DRAWS, Method
+from numpyro_genprior.errors import message
 
 
 @dataclass(frozen=True)
-class Bands:
-    """Differences of empirical distribution functions of ranks from the uniform one.
+class Ranks:
+    """Ranks of the truths of all replications.
 
     Attributes
     ----------
-    points
-        Where, of shape ``(points,)``, between 0 and 1.
-    lower, upper
-        Between which all points of the difference of uniform ranks lie at once, with probability
-        ``1 - level``; of shape ``(points,)``.
-    difference
-        For each quantity, its difference.
-    outside
-        For each quantity, whether it leaves the bands anywhere.
-    p_values
-        For each quantity, how probable it is for uniform ranks to go so far out of the ordinary
-        at any point.
+    ranks
+        Of shape ``(replications, quantities)``, from 0 to `num_draws`; of the replications whose
+        draws are finite.
+    num_draws
+        Number of draws that each truth was ranked among.
+    convergence
+        Convergence of the inference runs.
     """
 
-    points: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    difference: dict[str, np.ndarray]
-    outside: dict[str, bool]
-    p_values: dict[str, float]
+    ranks: Int[np.ndarray, "replications quantities"]
+    num_draws: int
+    convergence: Convergence
 
 
-def bands(ranks: dict[str, np.ndarray], num_draws: int, level: float) -> Bands:
-    """Simultaneous bands, and the test by them.
+def rank(
+    values: Float[np.ndarray, "*batch draws quantities"],
+    truth: Float[np.ndarray, "*batch quantities"],
+    uniform: Float[np.ndarray, "*batch quantities"],
+) -> Int[np.ndarray, "*batch quantities"]:
+    """How many draws are below the truth, ties broken at random by numbers uniform on [0, 1)."""
+    below = (values < truth[..., None, :]).sum(-2)
+    ties = (values == truth[..., None, :]).sum(-2)
+    return below + np.floor(uniform * (ties + 1)).astype(int)
 
-    At each point the number of ranks below it is binomial. The statistic of a set of ranks is the
-    smallest two-sided binomial p-value over points; its law for uniform ranks is simulated, with a
-    fixed seed. Quantities must have the same number of ranks.
+
+def rank_truths(
+    batches: Iterable[Batch],
+    truth: Float[np.ndarray, "replications quantities"],
+    method: Method,
+    *,
+    name: str,
+) -> Ranks:
+    """Rank the truths among evenly spaced draws.
+
+    Independent draws all count. Draws of chains are thinned evenly to 127 and then, if needed, to
+    63, 31 or 15, until nine in ten replications have that many effective draws of every quantity.
+
+    Parameters
+    ----------
+    batches
+        Draws of the quantities.
+    truth
+        True values of the quantities.
+    method
+        How the draws were made.
+    name
+        Of the diagnostic, for the message.
+
+    Raises
+    ------
+    ValueError
+        If no replication has finite draws.
     """
-    number = len(next(iter(ranks.values())))
-    inner = np.arange(1, num_draws + 1) / (num_draws + 1)
-    counts = np.arange(number + 1)
-    cdf = stats.binom.cdf(counts[None, :], number, inner[:, None])
-    above = stats.binom.sf(counts[None, :] - 1, number, inner[:, None])
-    tail = np.minimum(1.0, 2 * np.minimum(cdf, above))  # (points, counts)
-    null = _null(tail, number, num_draws)
-    rows = np.arange(num_draws)
-    difference, p_values, outside = {}, {}, {}
-    cut = np.quantile(null, level)
-    for name, values in ranks.items():
-        below = np.cumsum(np.bincount(values, minlength=num_draws + 1))[:-1]
-        least = tail[rows, below].min()
-        p_values[name] = float((1 + np.sum(null <= least)) / (1 + len(null)))
-        outside[name] = bool(least < cut)
-        difference[name] = below / number - inner
-    inside = tail >= cut
-    low = inside.argmax(1) / number - inner
-    high = (number - inside[:, ::-1].argmax(1)) / number - inner
-    return Bands(inner, low, high, difference, outside, p_values)
-
-
-def _null(tail: np.ndarray, number: int, num_draws: int) -> np.ndarray:
-    """The statistic for sets of uniform ranks."""
     rng = np.random.default_rng(0)
-    uniform = np.full(num_draws + 1, 1 / (num_draws + 1))
-    parts = []
-    for size in np.full(20, NUM_NULL // 20):
-        below = np.cumsum(rng.multinomial(number, uniform, size=size), axis=1)[:, :-1]
-        parts.append(tail[np.arange(num_draws)[None, :], below].min(1))
-    return np.concatenate(parts)
+    sizes = _numbers_of_draws(method)
+    ranks, ess, finite, diverging, not_mixed = [], [], [], [], []
+    for batch in batches:
+        true = truth[batch.rows]
+        joined = batch.values.reshape(len(true), -1, batch.values.shape[-1])
+        of_sizes = []
+        for size in sizes:
+            kept = np.linspace(0, joined.shape[1] - 1, size).round().astype(int)
+            of_sizes.append(rank(joined[:, kept], true, rng.uniform(size=true.shape)))
+        ranks.append(np.stack(of_sizes, axis=1))
+        finite.append(np.isfinite(joined).all((1, 2)) & np.isfinite(true).all(1))
+        diverging.append(batch.num_divergences > 0)
+        if not method.independent:
+            ess.append(effective_draws(batch.values, true))
+            not_mixed.append(unmixed(batch.values))
+    good = np.concatenate(finite)
+    if not good.any():
+        raise ValueError(
+            message(
+                f"{name}: no replication has finite draws",
+                remedy="run the method once on simulated data and look at it",
+            )
+        )
+    choice, num_short, num_unmixed, least = 0, 0, 0, float(sizes[0])
+    if not method.independent:
+        effective = np.concatenate(ess)[good]
+        short = np.array([(effective < size).mean(0).max() for size in sizes])
+        enough = np.flatnonzero(short <= MAX_SHORT_SHARE)
+        choice = int(enough[0]) if len(enough) else len(sizes) - 1
+        num_short = int((effective < sizes[choice]).sum(0).max())
+        num_unmixed = int((np.concatenate(not_mixed) & good).sum())
+        least = float(np.median(effective.min(1)))
+    convergence = Convergence(
+        num_replications=len(good),
+        num_nonfinite=int((~good).sum()),
+        num_diverging=int(np.concatenate(diverging).sum()),
+        num_unmixed=num_unmixed,
+        num_short=num_short,
+        ess=least,
+    )
+    return Ranks(np.concatenate(ranks)[good, choice], sizes[choice], convergence)
 
 
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """p-values adjusted for their number (Holm 1979)."""
-    p_values = np.asarray(p_values, float)
-    order = np.argsort(p_values)
-    steps = (len(p_values) - np.arange(len(p_values))) * p_values[order]
-    adjusted = np.empty_like(p_values)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return adjusted
+def _numbers_of_draws(method: Method) -> list[int]:
+    """Numbers of draws to rank among, the largest first: 127, 63, 31, 15 for chains."""
+    sizes = [min(MAX_RANKED_DRAWS, method.num_draws)]
+    while not method.independent and (smaller := (sizes[-1] + 1) // 2 - 1) >= MIN_DRAWS:
+        sizes.append(smaller)
+    return sizes
 
 
-def shape_of(ranks: np.ndarray, num_draws: int) -> str:
-    """What is most wrong with ranks, in words."""
-    u = (ranks + 0.5) / (num_draws + 1)
-    shift = (u.mean() - 0.5) * np.sqrt(12 * len(u))
-    spread = (u.var() * 12 - 1) * np.sqrt(len(u) / 0.8)
-    if abs(shift) > abs(spread):
-        return "posterior too low" if shift > 0 else "posterior too high"
-    return "posterior too narrow" if spread > 0 else "posterior too wide"
+def jittered(
+    ranks: Int[np.ndarray, "*shape"], num_draws: int, *, seed: int = 1
+) -> Float[np.ndarray, "*shape"]:
+    """Ranks as probability integral transforms in [0, 1], jittered within each rank.
+
+    They are uniform on [0, 1] if the ranks are uniform on ``0 .. num_draws``.
+    """
+    uniform = np.random.default_rng(seed).uniform(size=ranks.shape)
+    return (ranks + uniform) / (num_draws + 1)

@@ -18,7 +18,7 @@ from numpyro_genprior.diagnostics.calibration.ranked_quantities import (
     Quantities,
     default_quantities,
 )
-from numpyro_genprior.diagnostics.calibration.ranking import ranked
+from numpyro_genprior.diagnostics.calibration.ranks import rank_truths
 from numpyro_genprior.diagnostics.calibration.uniformity_test import (
     CALIBRATED,
     MISCALIBRATED,
@@ -26,12 +26,12 @@ from numpyro_genprior.diagnostics.calibration.uniformity_test import (
     RankTest,
 )
 
-SHOWN = 6
+MAX_PRINTED = 6  # failing quantities that are printed
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class SBC(RankTest):
-    """Ranks of the truth among posterior draws, and whether they are uniform. Print it to read it.
+    """Ranks of the truth among posterior draws, and whether they are uniform.
 
     Attributes
     ----------
@@ -39,55 +39,49 @@ class SBC(RankTest):
         For each quantity (``"x_latent[3]"``), its ranks, integers from 0 to `num_draws`, of shape
         ``(replications,)``. Replications whose draws are not finite are left out.
     num_draws
-        Draws that each truth was ranked among, after thinning.
+        Number of draws that each truth was ranked among, after thinning.
     p_values
-        For each quantity, of Pearson's χ² for uniform ranks.
+        For each quantity, the p-value of Pearson's χ² test for uniform ranks.
     simultaneous
-        Bands for the differences of empirical distribution functions, with the test by them.
+        Simultaneous bands for the empirical distribution functions, with the test by them.
     level
-        Probability of calling any quantity miscalibrated when none is.
-    health
-        In how many replications inference had trouble.
+        Probability of calling any quantity miscalibrated if none is.
+    convergence
+        Convergence of the inference runs.
     """
 
-    def __repr__(self) -> str:
-        used = len(next(iter(self.ranks.values())))
-        what = f"{len(self.ranks)} quantit{'y' if len(self.ranks) == 1 else 'ies'}"
+    def __str__(self) -> str:
+        failing, adjusted = self.failing, self.adjusted
+        trouble = "" if self.convergence.acceptable else ", which may be due to inference trouble"
         head = {
-            CALIBRATED: f"Calibrated, as far as {used} replications can tell",
-            MISCALIBRATED: "Miscalibrated"
-            + ("" if self.health.sound else ", and inference had trouble, which may be why"),
-            UNDECIDED: "Undecided: no quantity fails, and inference had trouble",
+            CALIBRATED: f"Calibrated, as far as {self.num_replications} replications can tell",
+            MISCALIBRATED: f"Miscalibrated{trouble}",
+            UNDECIDED: "Undecided: no quantity fails, but inference had trouble",
         }[self.verdict]
-        worst, p = min(self.adjusted.items(), key=lambda item: item[1])
+        plural = "quantity" if len(self.ranks) == 1 else "quantities"
         lines = [
-            f"{head}: {len(self.failing)} of {what} leave the bands (level {self.level:g} over "
-            "all)."
+            f"{head}: {len(failing)} of {len(self.ranks)} {plural} leave the bands "
+            f"(level {self.level:g} over all)."
         ]
-        lines += rows_of_failing(self)
-        if not self.failing:
+        for name in list(failing)[:MAX_PRINTED]:
+            p = f"= {adjusted[name]:.2g}" if adjusted[name] > 1e-3 else "< 0.001"
+            lines.append(f"  {name}: {failing[name]} (p {p} after Holm)")
+        if len(failing) > MAX_PRINTED:
+            lines.append(f"  and {len(failing) - MAX_PRINTED} more")
+        if not failing:
+            worst, p = min(adjusted.items(), key=lambda item: item[1])
             lines.append(f"  closest to failing: {worst} (p = {p:.2g} after Holm)")
-        lines.append(f"  {used} replications, each truth ranked among {self.num_draws} draws")
-        lines += self.health.lines(self.num_draws)
+        lines.append(
+            f"  {self.num_replications} replications, each truth ranked among "
+            f"{self.num_draws} draws"
+        )
+        lines += [f"  {warning}" for warning in self.warnings]
         width = float(np.max(self.simultaneous.upper))
         lines.append(
-            f"Says nothing of smaller errors (probabilities wrong by less than {width:.2f}), of "
-            "other quantities, or of data that the model does not simulate."
+            f"Says nothing about smaller errors (probabilities wrong by less than {width:.2f}), "
+            "about other quantities, or about data that the model does not simulate."
         )
         return "\n".join(lines)
-
-
-def rows_of_failing(result: Any) -> list[str]:
-    """A line for each of the worst quantities."""
-    failing, adjusted = result.failing, result.adjusted
-    lines = [
-        f"  {name}: {shape} (p {'=' if adjusted[name] > 1e-3 else '<'} "
-        f"{max(adjusted[name], 1e-3):.2g} after Holm)"
-        for name, shape in list(failing.items())[:SHOWN]
-    ]
-    if len(failing) > SHOWN:
-        lines.append(f"  and {len(failing) - SHOWN} more")
-    return lines
 
 
 def sbc(
@@ -109,75 +103,75 @@ def sbc(
     """Simulation-based calibration: does inference recover what the model itself simulates?
 
     Parameters are drawn from the prior, data from the likelihood, and inference is run on each data
-    set, vmapped. When inference is exact, the rank of each true quantity among L independent draws
-    from its posterior is uniform on 0 .. L. A ∪ of ranks says that the posterior is too narrow, a
-    ∩ too wide, a slope that it is shifted.
+    set, vmapped. If inference is exact, the rank of each true quantity among L independent draws
+    from its posterior is uniform on 0 .. L. A ∪ of ranks means that the posterior is too narrow, a
+    ∩ that it is too wide, a slope that it is biased.
 
     Parameters
     ----------
     model
-        A NumPyro model; decorated with `numpyro_genprior.latent` when it has priors without an
+        A NumPyro model; decorated with `numpyro_genprior.latent` if it has priors without an
         exact density.
     key
         Random key.
     args, kwargs
-        The model's arguments, data of the right shape among them; their values do not matter.
-        Keywords of the names below do not reach the model.
+        The model's arguments, including data of the right shape, whose values do not matter.
+        Keywords with the names below do not reach the model.
     method
         How to infer: an `numpyro_genprior.infer.MCMCMethod` or `numpyro_genprior.infer.SVIMethod`.
-        A truth is ranked among at most 127 draws. A guide makes no more than that; the draws of
+        A truth is ranked among at most 127 draws. A guide makes no more than that; draws of
         chains are thinned evenly to 127 and, if needed, to 63, 31 or 15, until nine in ten data
         sets have that many effective draws of every quantity.
     kernel, guide
         Short for ``method=MCMCMethod(kernel)`` and ``method=SVIMethod(guide)``. Without any of the
         three, the kernel is NumPyro's NUTS.
     simulate
-        Another model that simulates the data, with the same arguments and names of sites: to see
-        whether a misspecification would show. None: `model`.
+        Another model to simulate the data, with the same arguments and names of sites, to see
+        whether a misspecification would be noticed. None: `model`.
     num_replications
         Number of data sets.
     functionals
-        Quantities of interest, each a function of a dictionary of all sites (data included), by
-        name; arrays count by entry. None: mean, root mean square and up to 16 pixels of each
-        event. Latents and the log likelihood are looked at in any case.
+        Quantities of interest by name, each a function of a dictionary of all sites (data
+        included); arrays count by entry. None: mean, root mean square and up to 16 pixels of each
+        event. Latents and the log likelihood are always ranked.
     observed
         Names of the sites that are simulated. None: all that have data.
     level
-        Probability of calling any quantity miscalibrated when none is.
+        Probability of calling any quantity miscalibrated if none is.
     batch_size
         Data sets that run at once. None: as memory allows, at most 64.
     progress_bar
-        Show one.
+        Whether to show a progress bar.
 
     Returns
     -------
     SBC
-        ``.verdict``, ``.ranks``, ``.p_values``, ``.simultaneous``; prints as a finding.
+        ``.verdict``, ``.ranks``, ``.p_values``, ``.simultaneous``, ``.to_datatree()``.
 
     Raises
     ------
     TypeError
-        When `kernel` or `guide` is one itself, and no callable that makes one.
+        If `kernel` or `guide` is not a callable of the model, or `method` is no method.
     ValueError
-        When the model has no data, latents are discrete, or simulated data are not finite.
+        If two of `method`, `kernel` and `guide` are given, the model has no data, latents are
+        discrete, or simulated data are not finite.
 
     Warns
     -----
     UserWarning
-        When the density has terms that are not simulated, such as ``numpyro.factor``.
+        If the density has terms that are not simulated, such as ``numpyro.factor``.
 
     Notes
     -----
-    An effective number of draws below L matters little: half of it adds about 2/L to the variance
-    of ranks, relative to the uniform one's. The bands hold for all points at once; their levels
-    come from simulated uniform ranks, and the verdict is Holm's over quantities. The log
-    likelihood depends on the data: it catches a posterior that is the prior, whose latents have
-    uniform ranks.
+    An effective sample size below L matters little: half of it increases the variance of ranks by
+    a relative 2/L. The bands hold for all points at once; their levels come from simulated uniform
+    ranks, and the verdict applies Holm's method over quantities. The log likelihood depends on the
+    data: it reveals a posterior that equals the prior, whose latents have uniform ranks.
 
-    **Fails when** errors are small (256 replications see a posterior sd that is wrong by about a
-    fifth), or lie in quantities that are not looked at. It says whether inference is right under
-    the model, and nothing of whether the model is: see `coverage` with real events. A chain that
-    has not converged shows as miscalibration, too: read what it says of r_hat.
+    **Fails when** errors are small (256 replications detect a posterior sd that is wrong by about
+    a fifth) or are in quantities that are not ranked. It says whether inference is right under
+    the model, and nothing of whether the model is: see `coverage` with real events. Chains that
+    have not converged look miscalibrated, too: read the warnings.
 
     References
     ----------
@@ -196,14 +190,14 @@ def sbc(
     ... def model(y):
     ...     x = numpyro.sample("x", ngp.GANPrior(lambda z: jnp.stack([z[0], z[0] + z[1]]), 2))
     ...     numpyro.sample("y", dist.Normal(x, 0.5).to_event(1), obs=y)
-    >>> found = ngp.diagnostics.sbc(
+    >>> result = ngp.diagnostics.sbc(
     ...     model,
     ...     jax.random.key(0),
     ...     jnp.zeros(2),
-    ...     guide=ngp.infer.AutoFisherLaplace,
+    ...     guide=ngp.infer.AutoFisherLaplace,  # exact: the model is linear
     ...     progress_bar=False,
     ... )
-    >>> found.verdict  # a linear model, of which it is exact
+    >>> result.verdict
     'calibrated'
     """
     method = limit_draws(choose_method("sbc", method, kernel, guide))
@@ -212,10 +206,8 @@ def sbc(
     quantities = Quantities(functionals, experiment.shapes())
     data_key, run_key = jax.random.split(validation.random_key(key))
     drawn = experiment.simulate(data_key, num_replications, model=simulate)
-    truth = experiment.at(quantities, drawn)
+    truth = experiment.evaluate(quantities, drawn)
     batches = experiment.run(
         run_key, drawn, quantities, batch_size=batch_size, progress_bar=progress_bar
     )
-    found = ranked(batches, truth, method, name="sbc")
-    ranks = dict(zip(quantities.names, found.ranks.T, strict=True))
-    return SBC.of(ranks, found.num_draws, level, found.health)
+    return SBC.of(rank_truths(batches, truth, method, name="sbc"), quantities.names, level)

@@ -1,4 +1,4 @@
-"""Data that a model simulates: its observed sites drawn, and a model that observes them."""
+"""Simulate the data of a model, and condition a model on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpyro.primitives import Messenger
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.sites.likelihood import log_likelihood
-from numpyro_genprior.sites.model_reader import ModelSites, Trace, read_model
+from numpyro_genprior.sites.model_reader import Message, ModelSites, Trace, read_model
 
 LOG_LIKELIHOOD = "log_likelihood"
 
@@ -25,7 +25,7 @@ class Unobserve(Messenger):
         self.names = names
         super().__init__(fn)
 
-    def process_message(self, msg: Any) -> None:
+    def process_message(self, msg: Message) -> None:
         if msg["type"] == "control_flow" and callable(msg["args"][0]):
             body, *rest = msg["args"]
             msg["args"] = (Unobserve(body, self.names), *rest)
@@ -34,19 +34,36 @@ class Unobserve(Messenger):
 
 
 class Observe(Messenger):
-    """NumPyro's ``condition``, which may give other data to an observed event of a prior, too."""
+    """NumPyro's ``condition``, which also replaces the data of an observed event of a prior."""
 
     def __init__(self, fn: Callable[..., Any], data: Mapping[str, Any]) -> None:
         self.data = data
         super().__init__(fn)
 
-    def process_message(self, msg: Any) -> None:
+    def process_message(self, msg: Message) -> None:
         if msg["type"] == "control_flow":
             msg["kwargs"]["substitute_stack"].append(("condition", self.data))
         if msg["type"] != "sample" or msg.get("_control_flow_done", False):
             return
         if msg["name"] in self.data:
             msg["value"], msg["is_observed"] = self.data[msg["name"]], True
+
+
+class Replace(Messenger):
+    """Gives sites other values, events of priors among them, whatever their latents are.
+
+    Under NumPyro's ``substitute`` a given latent decides, and its event follows.
+    """
+
+    def __init__(self, fn: Callable[..., Any], data: Mapping[str, jax.Array]) -> None:
+        self.data = data
+        super().__init__(fn)
+
+    def process_message(self, msg: Message) -> None:
+        if msg["type"] == "control_flow":
+            msg["kwargs"]["substitute_stack"].append(("substitute", dict(self.data)))
+        if msg["type"] in ("sample", "deterministic") and msg["name"] in self.data:
+            msg["value"] = self.data[msg["name"]]
 
 
 class Conditioned:
@@ -171,9 +188,24 @@ def simulate(
         Random key.
     given
         Values of sites, events of priors among them, that replace the drawn ones: the data are
-        drawn given these. The latents and noise that such an event is made of are left out of the
+        drawn given these. The latents and noise that such an event is made from are left out of the
         result.
+
+    Raises
+    ------
+    ValueError
+        If an event in `given` is decoded inside ``scan``.
     """
+    events = [sites.model[name] for name in given or () if name in sites.model]
+    scanned = [site.name for site in events if site.in_scan and site.kind == "deterministic"]
+    if scanned:
+        raise ValueError(
+            message(
+                f"Data cannot be simulated from given values of {scanned[0]!r}, which is decoded "
+                "inside a scan: each step would use its own",
+                remedy="sample the event before the scan, and pass it to the scan",
+            )
+        )
     with numpyro.handlers.block():
         drawn = numpyro.handlers.seed(Unobserve(model, sites.data), key)
         if not given:
@@ -181,7 +213,7 @@ def simulate(
         first = numpyro.handlers.trace(drawn).get_trace(*args, **kwargs)
         latents = {name: first[name]["value"] for name in sites.latents if name in first}
         again = numpyro.handlers.seed(Unobserve(model, sites.data), jax.random.fold_in(key, 1))
-        held = numpyro.handlers.substitute(again, data={**latents, **given})
+        held = Replace(numpyro.handlers.substitute(again, data=latents), given)
         values = _values(sites, numpyro.handlers.trace(held).get_trace(*args, **kwargs))
     replaced = {part for name in given for part in sites.model.made_from(name)}
     return {name: value for name, value in values.items() if name not in replaced}

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from numpyro.infer import MCMC
 from scipy import stats
 
-from numpyro_genprior.diagnostics.calibration.ranks import holm
+from numpyro_genprior.diagnostics.multiple_testing import holm
 from numpyro_genprior.diagnostics.posterior.draws import coordinates_of_run
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.map_result import number

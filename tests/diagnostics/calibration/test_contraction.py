@@ -88,7 +88,7 @@ def test_error_and_spread_are_those_of_the_closed_form(key, beta):
         series,
         key,
         *args,
-        ladder={"noise": NOISES},
+        schedule={"noise": NOISES},
         truth={"x": truth},
         method=closed_form(Exact),
         **SHORT,
@@ -102,24 +102,34 @@ def test_error_and_spread_are_those_of_the_closed_form(key, beta):
     assert abs(found.rates["radius"].exponent - expected) < 0.03  # of a curve that is a bit bent
     if beta >= 1.0:
         assert abs(found.rates["spread"].exponent - 2 / (1 + 2 + 2 * P)) < 0.03
-        assert "too sure" not in repr(found)
+        assert "overconfident" not in str(found)
+        assert found.verdict == "contracts"
     else:
-        assert "the posterior is too sure of itself" in repr(found)
+        assert "the posterior is overconfident about these truths" in str(found)
+        assert found.verdict == "overconfident"
+    assert found.warnings == ()
+    assert repr(found).startswith("Contraction(verdict=")
+    data = found.to_dataset()
+    assert dict(data.sizes) == {"noise": 4, "replication": 192}
+    np.testing.assert_allclose(data.radius, found.radius)
 
 
 def test_a_rougher_prior_is_slower_for_a_smooth_truth(key):
     results = [
         contraction(
             series, key, jnp.array(alpha), jnp.zeros(SIZE),
-            ladder={"noise": NOISES}, truth={"x": smooth(3.0, SIZE)}, method=closed_form(Exact),
+            schedule={"noise": NOISES}, truth={"x": smooth(3.0, SIZE)}, method=closed_form(Exact),
             **SHORT,
         )
         for alpha in (0.5, 1.5)
     ]  # fmt: skip
     compared = results[0].compare(results[1])
     assert compared.verdict == "slower"
-    assert "the first contracts slower" in repr(compared)
-    assert abs(compared.difference - (1 / 3 - 3 / 5)) < 0.1  # the ladder is short
+    assert "the first contracts slower" in str(compared)
+    assert len(repr(compared)) < 100
+    exponents = [result.rates["radius"].exponent for result in results]
+    np.testing.assert_allclose(compared.to_dataset().exponent, exponents)
+    assert abs(compared.difference - (1 / 3 - 3 / 5)) < 0.1  # the schedule is short
 
 
 def test_measurements_that_grow(key):
@@ -141,11 +151,13 @@ def test_measurements_that_grow(key):
             centre = data["y"].sum() / precision
             return {"x": centre + jax.random.normal(key, sample_shape) / precision**0.5}
 
-    ladder = {"n": [100, 1000]}
-    found = contraction(mean, key, ladder=ladder, observed="y", method=closed_form(Mean), **SHORT)
+    schedule = {"n": [100, 1000]}
+    found = contraction(
+        mean, key, schedule=schedule, observed="y", method=closed_form(Mean), **SHORT
+    )
     assert abs(found.rates["spread"].exponent + 0.5) < 0.03
     assert found.rates["spread"].speed == -found.rates["spread"].exponent
-    assert "n^(-0." in repr(found)
+    assert "n^(-0." in str(found)
 
 
 def test_weighted_slopes_are_those_of_a_power_law(rng):
@@ -162,14 +174,14 @@ def test_weighted_slopes_are_those_of_a_power_law(rng):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"ladder": [0.3, 0.1]}, "Pass ladder="),
-        ({"ladder": {"noise": [0.3, 0.1, 0.2]}}, "Pass ladder="),
-        ({"ladder": {"noise": [0.3]}}, "Pass ladder="),
+        ({"schedule": [0.3, 0.1]}, "Pass schedule="),
+        ({"schedule": {"noise": [0.3, 0.1, 0.2]}}, "Pass schedule="),
+        ({"schedule": {"noise": [0.3]}}, "Pass schedule="),
         ({"truth": {"x": jnp.zeros(3)}}, "Pass values of recorded sites"),
         ({"truth": {"w": jnp.zeros(3)}}, "Pass values of recorded sites"),
     ],
 )
 def test_errors_say_what_to_do(key, options, match):
-    settings = {"ladder": {"noise": NOISES}, **SHORT, **options}
+    settings = {"schedule": {"noise": NOISES}, **SHORT, **options}
     with pytest.raises(ValueError, match=match):
         contraction(series, key, jnp.array(1.0), jnp.zeros(SIZE), **settings)

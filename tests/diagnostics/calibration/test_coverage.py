@@ -70,8 +70,13 @@ def test_coverage_is_that_of_theory(scale, verdict):
     assert np.all(np.abs(found.coverage["x"] - expected(scale)) < 4 * found.error["x"])
     binomial = np.sqrt(found.coverage["x"] * (1 - found.coverage["x"]) / (96 * 8))
     assert np.all(np.abs(found.error["x"] / binomial - 1) < 0.4)  # entries are independent here
-    assert "96 events" in repr(found)
-    assert ("misses too often" in repr(found)) == (verdict == "too_narrow")
+    assert "96 events" in str(found)
+    assert ("misses too often" in str(found)) == (verdict == "too_narrow")
+    assert repr(found).startswith(f"Coverage(verdict={verdict!r}, quantities=3")
+    assert found.warnings == ()
+    data = found.to_dataset()
+    assert data.x_entries.dims == ("level", "x_dim_0", "x_dim_1")
+    np.testing.assert_allclose(data.coverage.sel(quantity="x"), found.coverage["x"])
 
 
 def test_entries_of_one_event_count_as_one():

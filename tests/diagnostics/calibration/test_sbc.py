@@ -8,19 +8,17 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.contrib.control_flow import scan
 from numpyro.infer import NUTS
 from numpyro.infer.autoguide import AutoNormal
 from scipy import stats
 
 import numpyro_genprior as ngp
 from numpyro_genprior.diagnostics import sbc, tarp
-from numpyro_genprior.diagnostics.calibration.convergence import Health, effective, unmixed
-from numpyro_genprior.diagnostics.calibration.experiment import Batch
-from numpyro_genprior.diagnostics.calibration.ranking import ranked
-from numpyro_genprior.diagnostics.calibration.ranks import bands, chi_squared, holm, rank
+from numpyro_genprior.diagnostics.calibration.convergence import (
+    Convergence,
+)
+from numpyro_genprior.diagnostics.calibration.ranks import Ranks
 from numpyro_genprior.diagnostics.calibration.sbc import SBC
-from numpyro_genprior.diagnostics.calibration.simulation import evaluate, read_sites, simulate
 from numpyro_genprior.infer import MCMCMethod, SVIMethod
 
 MIXING = jnp.array([[1.0, 0.95], [0.95, 1.0]])
@@ -53,8 +51,8 @@ class Exact:
     def sample_posterior(self, key, params, data, *args, sample_shape=()):
         precision = jnp.eye(2) + MIXING.T @ MIXING / 0.09
         mean = jnp.linalg.solve(precision, MIXING.T @ data["y"] / 0.09)
-        law = dist.MultivariateNormal(mean, precision_matrix=precision)
-        return {"x_latent": law.sample(key, sample_shape)}
+        posterior = dist.MultivariateNormal(mean, precision_matrix=precision)
+        return {"x_latent": posterior.sample(key, sample_shape)}
 
 
 class Ignorant(Exact):
@@ -69,72 +67,6 @@ def closed_form(guide):
     return SVIMethod(guide, num_steps=1, num_samples=63)
 
 
-# ---- ranks -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("replications", "draws"), [(64, 63), (200, 15)])
-def test_tests_of_uniform_ranks_have_their_level(rng, replications, draws):
-    sets = {str(i): rng.integers(0, draws + 1, replications) for i in range(800)}
-    found = bands(sets, draws, 0.1)
-    rate = np.array(
-        [
-            np.mean(list(found.outside.values())),
-            np.mean([p <= 0.1 for p in found.p_values.values()]),
-            np.mean([chi_squared(r, draws) <= 0.1 for r in sets.values()]),
-        ]
-    )
-    assert np.abs(rate - 0.1).max() < 4 * np.sqrt(0.1 * 0.9 / 800) + 0.005  # discrete
-    leaves = [
-        bool(((d < found.lower - 1e-9) | (d > found.upper + 1e-9)).any())
-        for d in found.difference.values()
-    ]
-    assert leaves == list(found.outside.values())
-
-
-def test_ties_are_broken_at_random(rng):
-    values = np.array([0.0, 1.0, 1.0, 1.0, 2.0])[None, :, None] * np.ones((4000, 1, 1))
-    ranks = rank(values, np.ones((4000, 1)), rng.uniform(size=(4000, 1)))[:, 0]
-    assert np.abs(np.bincount(ranks, minlength=6)[1:5] / 1000 - 1).max() < 0.12
-    assert set(ranks) == {1, 2, 3, 4}
-
-
-def test_holm():
-    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.9])), [0.04, 0.09, 0.09, 0.9])
-
-
-def test_chains_are_thinned_to_what_their_effective_draws_allow(rng):
-    """An autoregression with coefficient 0.9 has an effective draw in 19."""
-    step, chains = rng.normal(size=(80, 1, 1024, 1)), np.zeros((80, 1, 1024, 1))
-    chains[:, :, 0] = step[:, :, 0]
-    for t in range(1, 1024):
-        chains[:, :, t] = 0.9 * chains[:, :, t - 1] + np.sqrt(1 - 0.81) * step[:, :, t]
-    truth = rng.normal(size=(80, 1))
-    assert abs(np.median(effective(chains, truth)) / (1024 / 19) - 1) < 0.25
-    chains[3, 0, 5] = np.nan
-    batches = [Batch(np.arange(40), chains[:40], np.zeros(40, int))]
-    batches.append(Batch(np.arange(40, 80), chains[40:], np.ones(40, int)))
-    found = ranked(batches, truth, MCMCMethod(NUTS, num_samples=1024), name="sbc")
-    assert found.num_draws == 31
-    assert found.ranks.shape == (79, 1)
-    assert (found.health.num_nonfinite, found.health.num_diverging) == (1, 40)
-    assert stats.kstest(found.uniform()[:, 0], "uniform").pvalue > 0.01
-
-
-def test_chains_in_different_modes_have_not_mixed(rng):
-    """Each chain alone has a split r_hat near 1; together they do not."""
-    values = rng.normal(size=(5, 2, 400, 1))
-    assert not unmixed(values).any()
-    values[3, 1] += 3.0
-    assert unmixed(values).tolist() == [False, False, False, True, False]
-    truth = np.zeros((5, 1))
-    ess = effective(values, truth)[:, 0]
-    assert ess[3] < 10
-    assert np.all(np.abs(np.delete(ess, 3) / 800 - 1) < 0.5)
-
-
-# ---- inference ---------------------------------------------------------------------------------
-
-
 def test_an_exact_guide_passes(key):
     found = sbc(linear, key, jnp.zeros(2), **LAPLACE)
     assert found.verdict == "calibrated"
@@ -143,8 +75,8 @@ def test_an_exact_guide_passes(key):
     }  # fmt: skip
     assert all(r.shape == (64,) for r in found.ranks.values())
     assert found.num_draws == 63
-    assert "as far as 64 replications can tell" in repr(found)
-    assert "Says nothing of" in repr(found)
+    assert "as far as 64 replications can tell" in str(found)
+    assert "Says nothing about" in str(found)
 
 
 def test_a_wrong_sigma_is_found(key):
@@ -153,7 +85,7 @@ def test_a_wrong_sigma_is_found(key):
     assert found.failing["x[0]"] == "posterior too narrow"
     assert found.simultaneous.outside["x[0]"]
     assert found.p_values["x[0]"] < 1e-3
-    assert "log_likelihood" in repr(found)
+    assert "log_likelihood" in str(found)
 
 
 def test_a_guide_without_correlations_is_too_narrow(key):
@@ -163,7 +95,7 @@ def test_a_guide_without_correlations_is_too_narrow(key):
     assert found.failing["x_latent[0]"] == "posterior too narrow"
 
 
-def test_only_what_depends_on_the_data_finds_that_a_posterior_is_the_prior(key):
+def test_only_a_quantity_of_the_data_detects_a_posterior_that_equals_the_prior(key):
     found = sbc(linear, key, jnp.zeros(2), method=closed_form(Ignorant), **SMALL)
     assert list(found.failing) == ["log_likelihood"]
 
@@ -175,8 +107,8 @@ def test_nuts_passes(key):
     found = sbc(linear, key, jnp.zeros(2), method=method, functionals=functionals, **SMALL)
     assert found.verdict == "calibrated"
     assert set(found.ranks) == {"gap", "x_latent[0]", "x_latent[1]", "log_likelihood"}
-    assert found.health.num_nonfinite == 0
-    assert found.health.ess > 15
+    assert found.convergence.num_nonfinite == 0
+    assert found.convergence.ess > 15
 
 
 def test_kernels_on_flat_coordinates_pass(key):
@@ -197,61 +129,10 @@ def test_several_chains_for_each_data_set_pass(key):
 def test_tarp(key):
     exact = tarp(linear, key, jnp.zeros(2), method=closed_form(Exact), **SMALL)
     assert exact.verdict == "calibrated"
-    assert "Jointly calibrated" in repr(exact)
+    assert "Jointly calibrated" in str(exact)
     prior = tarp(linear, key, jnp.zeros(2), method=closed_form(Ignorant), **SMALL)
     assert list(prior.failing) == ["reference by the data"]
-    assert "too far from the reference" in repr(prior)
-
-
-# ---- simulation --------------------------------------------------------------------------------
-
-
-def test_data_in_a_scan_are_simulated_and_conditioned(key):
-    def model(y):
-        rho = numpyro.sample("rho", dist.Normal(0.0, 1.0))
-
-        def step(state, y):
-            state = numpyro.sample("state", dist.Normal(rho * state, 1.0))
-            numpyro.sample("y", dist.Normal(state, 0.5), obs=y)
-            return state, None
-
-        scan(step, 0.0, y)
-
-    args = (jnp.zeros(4),)
-    sites = read_sites(model, args, {}, None, "sbc")
-    assert (sites.data, set(sites.latents)) == (("y",), {"rho", "state"})
-    drawn = simulate(model, sites, key, args, {})
-    assert np.all(np.asarray(drawn["y"]) != 0)
-    latents = {name: drawn[name] for name in sites.latents}
-    at = evaluate(model, sites, {"y": drawn["y"]}, latents, args, {})
-    expected = stats.norm.logpdf(drawn["y"], drawn["state"], 0.5).sum()
-    np.testing.assert_allclose(at["log_likelihood"], expected, rtol=1e-5)
-
-
-def test_an_observed_event_of_a_prior_is_simulated(key):
-    prior = ngp.VAEPrior(lambda z: jnp.tile(z, 3), 1, scale=0.1)
-
-    @ngp.latent
-    def model(x):
-        numpyro.sample("x", prior, obs=x)
-
-    args = (jnp.zeros(3),)
-    sites = read_sites(model, args, {}, None, "sbc")
-    drawn = simulate(model, sites, key, args, {})
-    latents = {"x_latent": drawn["x_latent"]}
-    at = evaluate(model, sites, {"x": drawn["x"]}, latents, args, {})
-    expected = stats.norm.logpdf(drawn["x"], drawn["x_latent"], 0.1).sum()
-    np.testing.assert_allclose(at["log_likelihood"], expected, rtol=1e-4)
-
-
-def test_what_is_not_simulated_is_warned_of():
-    def model(y):
-        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
-        numpyro.factor("extra", -(z**2))
-        numpyro.sample("y", dist.Normal(z, 1.0), obs=y)
-
-    with pytest.warns(UserWarning, match="leaves extra as they are"):
-        assert read_sites(model, (0.0,), {}, None, "sbc").data == ("y",)
+    assert "too far from the reference" in str(prior)
 
 
 def without_data(y=None):
@@ -299,9 +180,48 @@ def test_errors_say_what_to_do(key, model, options, error, match):
 
 
 def test_chains_that_have_not_mixed_are_named_beside_the_verdict():
-    ranks = {"x_latent[0]": np.zeros(64, int)}
-    sound, short = Health(64, 0, 0, 0, 0, 15.0), Health(64, 0, 0, 50, 40, 4.0)
-    assert repr(SBC.of(ranks, 15, 0.05, sound)).startswith("Miscalibrated: 1 of 1")
-    said = repr(SBC.of(ranks, 15, 0.05, short))
-    assert said.startswith("Miscalibrated, and inference had trouble, which may be why: 1 of 1")
-    assert "raise num_warmup and num_samples" in said
+    def result(convergence):
+        ranks = Ranks(np.zeros((64, 1), int), 15, convergence)
+        return SBC.of(ranks, ["x_latent[0]"], 0.05)
+
+    good = result(Convergence(64, 0, 0, 0, 0, 15.0))
+    assert str(good).startswith("Miscalibrated: 1 of 1")
+    assert good.warnings == ()
+    short = result(Convergence(64, 0, 0, 50, 40, 4.0))
+    start = "Miscalibrated, which may be due to inference trouble: 1 of 1"
+    assert str(short).startswith(start)
+    assert short.warnings[0] == "50 of 64 replications had a split r_hat above 1.1."
+    assert "raise num_warmup and num_samples" in short.warnings[-1]
+    assert all(warning in str(short) for warning in short.warnings)
+
+
+@pytest.fixture
+def ranked(rng):
+    narrow = (rng.beta(0.4, 0.4, 256) * 128).astype(int)
+    ranks = np.stack([rng.integers(0, 128, 256), narrow], axis=1)
+    return SBC.of(Ranks(ranks, 127, Convergence(256, 0, 0, 0, 0, 127.0)), ["good", "x/y[0]"], 0.05)
+
+
+def test_a_result_as_a_data_set(ranked):
+    assert repr(ranked) == (
+        "SBC(verdict='miscalibrated', quantities=2, failing=1, replications=256)"
+    )
+    data = ranked.to_dataset()
+    assert dict(data.sizes) == {"quantity": 2, "replication": 256, "point": 127}
+    np.testing.assert_array_equal(data["rank"].sel(quantity="good"), ranked.ranks["good"])
+    assert data.adjusted_p_value.sel(quantity="x/y[0]") == ranked.adjusted["x/y[0]"]
+
+
+def test_a_result_as_what_the_plots_of_arviz_read(ranked):
+    transforms = ranked.to_datatree()["prior_sbc"].to_dataset()
+    assert set(transforms) == {"good", "x|y[0]"}
+    assert dict(transforms.sizes) == {"chain": 1, "draw": 256}
+    for name, variable in zip(ranked.ranks, transforms.data_vars.values(), strict=True):
+        np.testing.assert_array_equal(np.floor(variable[0] * 128), ranked.ranks[name])
+    assert stats.kstest(transforms["good"].values[0], "uniform").pvalue > 0.01
+
+
+def test_arviz_draws_it(ranked):
+    arviz_plots = pytest.importorskip("arviz_plots")
+    drawn = arviz_plots.plot_ecdf_pit(ranked.to_datatree(), backend="none")
+    assert set(drawn.viz.children["ecdf_lines"].data_vars) == {"good", "x|y[0]"}
