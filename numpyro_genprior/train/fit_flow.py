@@ -20,6 +20,7 @@ from numpyro_genprior.train.loop import (
     adam,
     augmented,
     check_data,
+    fit_result,
     partition,
     split_rows,
     typed_key,
@@ -156,7 +157,7 @@ def fit_flow(
     prior = FlowPrior(
         eqx.combine(run.weights, static), condition=None if conditions is None else conditions[0]
     )
-    return FitResult.of(prior, run)
+    return fit_result(prior, run)
 
 
 def _check_conditions(condition: ArrayLike | None, rows: int) -> Array | None:

@@ -25,6 +25,7 @@ from numpyro_genprior.train.loop import (
     check_count,
     check_data,
     check_rate,
+    fit_result,
     partition,
     split_rows,
     typed_key,
@@ -227,7 +228,7 @@ def fit_gan(
     samples = jax.jit(generate)(run.weights, val_latents)
     diagnostics, warned = _check_collapse(samples, val_events)
     prior = GANPrior(eqx.combine(run.weights, gen_static), latent_size)
-    return FitResult.of(prior, run, diagnostics, warned)
+    return fit_result(prior, run, diagnostics, warned)
 
 
 def _check_collapse(samples: Array, held_out: Array) -> tuple[dict[str, float], tuple[str, ...]]:

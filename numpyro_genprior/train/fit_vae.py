@@ -25,6 +25,7 @@ from numpyro_genprior.train.loop import (
     check_count,
     check_data,
     check_positive,
+    fit_result,
     partition,
     split_rows,
     typed_key,
@@ -205,7 +206,7 @@ def fit_vae(
     decoder, encoder, log_scale = eqx.combine(run.weights, static)
     fitted = scale if log_scale is None else jnp.exp(log_scale)
     prior = VAEPrior(decoder, latent_size, scale=fitted, encoder=encoder)
-    return FitResult.of(prior, run)
+    return fit_result(prior, run)
 
 
 def _check_nets(
