@@ -16,7 +16,7 @@ from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.calibration.contraction_result import Contraction
 from numpyro_genprior.diagnostics.calibration.convergence import effective_draws, unmixed
 from numpyro_genprior.diagnostics.calibration.experiment import Batch, Experiment, Values, prepare
-from numpyro_genprior.diagnostics.calibration.inference import Method, choose_method
+from numpyro_genprior.diagnostics.calibration.inference import choose_method
 from numpyro_genprior.diagnostics.calibration.ranked_quantities import (
     AllEntries,
     Functional,
@@ -24,7 +24,7 @@ from numpyro_genprior.diagnostics.calibration.ranked_quantities import (
 )
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.laplace import AutoFisherLaplace
-from numpyro_genprior.infer.methods import SVIMethod
+from numpyro_genprior.infer.methods import Method, SVIMethod
 
 DEFAULT = SVIMethod(AutoFisherLaplace, num_samples=127)
 
