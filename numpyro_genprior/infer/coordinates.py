@@ -89,19 +89,19 @@ class Identity(SameShape[StandardNormal]):
         return value
 
 
-class LocationScale(SameShape[dist.Normal]):
-    def value(self, core: dist.Normal, xi: jax.Array) -> jax.Array:
+class LocationScale(SameShape[Any]):
+    def value(self, core: Any, xi: jax.Array) -> jax.Array:
         return core.loc + core.scale * xi
 
-    def coordinates(self, core: dist.Normal, value: jax.Array) -> jax.Array:
+    def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
         return (value - core.loc) / core.scale
 
 
-class CholeskyFactor(SameShape[dist.MultivariateNormal]):
-    def value(self, core: dist.MultivariateNormal, xi: jax.Array) -> jax.Array:
+class CholeskyFactor(SameShape[Any]):
+    def value(self, core: Any, xi: jax.Array) -> jax.Array:
         return core.loc + jnp.einsum("...ij,...j->...i", core.scale_tril, xi)
 
-    def coordinates(self, core: dist.MultivariateNormal, value: jax.Array) -> jax.Array:
+    def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
         residual = value - core.loc
         tril = jnp.broadcast_to(core.scale_tril, (*residual.shape, residual.shape[-1]))
         return solve_triangular(tril, residual[..., None], lower=True)[..., 0]
@@ -124,25 +124,23 @@ class DecodedPrior(CoordinateRule[Prior]):
         return rule_of(core.latent).coordinates(unwrap(core.latent), core.inverse(value))
 
 
-class TransformedBase(CoordinateRule[dist.TransformedDistribution]):
+class TransformedBase(CoordinateRule[Any]):
     """Invertible transforms of a base distribution that has a rule."""
 
     standard_normal = True
 
-    def shape(
-        self, core: dist.TransformedDistribution, value_shape: tuple[int, ...]
-    ) -> tuple[int, ...]:
+    def shape(self, core: Any, value_shape: tuple[int, ...]) -> tuple[int, ...]:
         for transform in reversed(core.transforms):
             value_shape = transform.inverse_shape(value_shape)
         return rule_of(core.base_dist).shape(unwrap(core.base_dist), value_shape)
 
-    def value(self, core: dist.TransformedDistribution, xi: jax.Array) -> jax.Array:
+    def value(self, core: Any, xi: jax.Array) -> jax.Array:
         value = rule_of(core.base_dist).value(unwrap(core.base_dist), xi)
         for transform in core.transforms:
             value = transform(value)
         return value
 
-    def coordinates(self, core: dist.TransformedDistribution, value: jax.Array) -> jax.Array:
+    def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
         for transform in reversed(core.transforms):
             value = transform.inv(value)
         return rule_of(core.base_dist).coordinates(unwrap(core.base_dist), value)
@@ -152,8 +150,8 @@ class SymmetricQuantile(SameShape[Any]):
     """By the lower tail on either side of the median, where probabilities keep their digits."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
-        tail = ndtr(-jnp.abs(xi))
-        if type(core) is dist.Laplace:
+        tail, kind = ndtr(-jnp.abs(xi)), type(core)
+        if kind is dist.Laplace:
             below = core.loc + core.scale * jnp.log(2 * _off_the_ends(tail))
         else:  # these quantile functions compute 1 - 2q
             below = core.icdf(jnp.maximum(tail, jnp.finfo(tail.dtype).eps))
@@ -169,17 +167,18 @@ class SurvivalQuantile(SameShape[Any]):
     """Distributions on the positive numbers, by their survival function P(X > x)."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
-        survival = _off_the_ends(ndtr(-xi))
-        if type(core) is dist.Exponential:
+        survival, kind = _off_the_ends(ndtr(-xi)), type(core)
+        if kind is dist.Exponential:
             return -jnp.log(survival) / core.rate
-        if type(core) is dist.HalfNormal:
+        if kind is dist.HalfNormal:
             return -core.scale * ndtri(survival / 2)
         return core.scale / jnp.tan(jnp.pi / 2 * survival)
 
     def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
-        if type(core) is dist.Exponential:
+        kind = type(core)
+        if kind is dist.Exponential:
             survival = jnp.exp(-core.rate * value)
-        elif type(core) is dist.HalfNormal:
+        elif kind is dist.HalfNormal:
             survival = 2 * ndtr(-value / core.scale)
         else:
             survival = 2 / jnp.pi * jnp.arctan2(core.scale, value)
@@ -196,18 +195,18 @@ class Quantile(SameShape[Any]):
         return ndtri(_off_the_ends(core.cdf(value)))
 
 
-class GammaQuantile(SameShape[dist.Gamma]):
+class GammaQuantile(SameShape[Any]):
     """By our own quantile function: NumPyro's needs TensorFlow Probability."""
 
-    def value(self, core: dist.Gamma, xi: jax.Array) -> jax.Array:
+    def value(self, core: Any, xi: jax.Array) -> jax.Array:
         return gamma_value(xi, self._concentration(core, xi)) / core.rate
 
-    def coordinates(self, core: dist.Gamma, value: jax.Array) -> jax.Array:
+    def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
         value = jnp.asarray(value * core.rate)
         return gamma_coordinates(value, self._concentration(core, value))
 
     @staticmethod
-    def _concentration(core: dist.Gamma, like: jax.Array) -> jax.Array:
+    def _concentration(core: Any, like: jax.Array) -> jax.Array:
         return jnp.broadcast_to(jnp.asarray(core.concentration, like.dtype), like.shape)
 
 

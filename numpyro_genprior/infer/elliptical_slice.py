@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.base_kernel import FlatKernel, split_sites
+from numpyro_genprior.infer.base_kernel import PureKernel, split_sites
 from numpyro_genprior.infer.posterior import Posterior
 
 
@@ -67,7 +67,7 @@ class _Proposal(NamedTuple):
     rng_key: jax.Array
 
 
-class EllipticalSlice(FlatKernel):
+class EllipticalSlice(PureKernel):
     """Elliptical slice sampling: no gradient, no step size, and warm-up only to forget the start.
 
     For forward models that can be evaluated but not differentiated, such as external programs

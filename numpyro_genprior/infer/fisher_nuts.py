@@ -1,16 +1,19 @@
-"""`FisherNUTS` and `FisherHMC`: NumPyro's samplers in coordinates that the data have whitened."""
+"""`FisherNUTS` and `FisherHMC`: NumPyro's samplers in coordinates whitened at a mode."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-from numpyro.infer.hmc import hmc
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions.transforms import Transform
+from numpyro.infer.hmc import HMCState, hmc
 from numpyro.util import is_prng_key
 
+from numpyro_genprior.errors import message
 from numpyro_genprior.infer.base_kernel import FlatKernel, split_sites
 from numpyro_genprior.infer.initialization import WarmStart, find_warm_start, from_estimate
 from numpyro_genprior.infer.map_result import MAPEstimate
@@ -35,11 +38,11 @@ class FisherState(NamedTuple):
     """
 
     z: dict[str, jax.Array]
-    hmc: Any
+    hmc: HMCState
     start: WarmStart
-    rng_key: jax.Array
+    rng_key: PRNGKeyArray
 
-    # What users of NumPyro's kernels ask for by extra_fields.
+    # Fields that users of NumPyro's kernels name in extra_fields.
     i = property(lambda self: self.hmc.i)
     potential_energy = property(lambda self: self.hmc.potential_energy)
     energy = property(lambda self: self.hmc.energy)
@@ -51,72 +54,64 @@ class FisherState(NamedTuple):
 
 
 class _FisherKernel(FlatKernel):
-    """What the two kernels have in common: all but the name of the algorithm."""
-
-    algorithm: str
+    """What the two kernels have in common: all but the algorithm and the trajectory's length."""
 
     def __init__(
         self,
         model: Callable[..., Any],
-        length: dict[str, Any],
+        algorithm: str,
+        length: Mapping[str, Any],
         *,
         estimate: MAPEstimate | None,
-        key: jax.Array | None,
+        key: PRNGKeyArray | None,
         rank: int | None,
         num_starts: int,
         **settings: Any,
     ) -> None:
         super().__init__(model)
-        self.estimate = self._given = estimate
+        self.estimate = self._given_estimate = estimate
+        self._algorithm = algorithm
         self._key, self._rank, self._num_starts = key, rank, num_starts
         self._settings = {**length, **settings}  # as NumPyro's ``hmc`` names them
-        self._sample_fn: Any = None  # MCMC asks for this one to see whether init has run
-
-    def check(self, posterior: Posterior) -> None:
-        """Any model will do whose latent sites are continuous."""
-
-    def init_state(
-        self, posterior: Posterior, key: jax.Array, num_warmup: int, xi: jax.Array | None = None
-    ) -> Any:
-        return self._begin(posterior, self._find(posterior), key, num_warmup, xi)
+        self._sample_fn: Callable[..., Any] | None = None  # None tells MCMC that init has not run
 
     def init(
         self,
-        rng_key: jax.Array,
+        rng_key: PRNGKeyArray,
         num_warmup: int,
-        init_params: dict[str, jax.Array] | None = None,
+        init_params: Mapping[str, jax.Array] | None = None,
         model_args: tuple[Any, ...] = (),
-        model_kwargs: dict[str, Any] | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
     ) -> FisherState:
         posterior = self.posterior(model_args, model_kwargs)
-        start = self._find(posterior)
-        xi = None
+        start = self._find_start(posterior)
+        values = None if init_params is None else dict(init_params)
         if is_prng_key(rng_key):
-            if init_params is not None:
-                xi = posterior.coordinates(init_params)
-            return self._begin(posterior, start, rng_key, num_warmup, xi)
-        if init_params is not None:
-            xi = jax.vmap(posterior.coordinates)(init_params)
+            xi = None if values is None else posterior.coordinates(values)
+            return self._init_chain(posterior, start, rng_key, num_warmup, xi)
 
-        def one(key: jax.Array, xi: Any) -> FisherState:
-            return self._begin(posterior, start, key, num_warmup, xi)
+        def one(key: PRNGKeyArray, xi: jax.Array | None) -> FisherState:
+            return self._init_chain(posterior, start, key, num_warmup, xi)
 
-        state = jax.vmap(one, out_axes=FisherState(0, 0, None, 0))(rng_key, xi)  # pyright: ignore
-        return state
+        xi = None if values is None else jax.vmap(posterior.coordinates)(values)
+        return jax.vmap(one, out_axes=BATCHED)(rng_key, xi)
 
     def sample(
-        self, state: FisherState, model_args: tuple[Any, ...], model_kwargs: Any
+        self,
+        state: FisherState,
+        model_args: tuple[Any, ...],
+        model_kwargs: Mapping[str, Any] | None,
     ) -> FisherState:
         posterior = self.posterior(model_args, model_kwargs)
         if is_prng_key(state.rng_key):
-            return self.step(posterior, state)
-        axes: Any = FisherState(0, 0, None, 0)  # pyright: ignore[reportArgumentType]
-        return jax.vmap(self.step, in_axes=(None, axes), out_axes=axes)(posterior, state)
+            return self._step(posterior, state)
+        step = jax.vmap(self._step, in_axes=(None, BATCHED), out_axes=BATCHED)
+        return step(posterior, state)
 
-    def step(self, posterior: Posterior, state: FisherState) -> FisherState:
+    def _step(self, posterior: Posterior, state: FisherState) -> FisherState:
         inner = state.hmc._replace(rng_key=state.rng_key)
         inner = self._sample_fn(inner, (posterior, state.start.transform), {})
-        return self._outer(posterior, state.start, inner)
+        return _in_site_coordinates(posterior, state.start, inner)
 
     def get_diagnostics_str(self, state: FisherState) -> str:
         return (
@@ -128,52 +123,59 @@ class _FisherKernel(FlatKernel):
     def default_fields(self) -> tuple[str, ...]:
         return ("z", "diverging")
 
-    # ---- the pieces ------------------------------------------------------------------------------
-
-    def _find(self, posterior: Posterior) -> WarmStart:
-        """Modes and whitening, once for all chains and, where data are concrete, at once."""
-        if self._given is not None:
-            return from_estimate(self._given, posterior, rank=self._rank)
+    def _find_start(self, posterior: Posterior) -> WarmStart:
+        """Modes and whitening, the same for all chains."""
+        if self._given_estimate is not None:
+            return from_estimate(self._given_estimate, posterior, rank=self._rank)
         start, self.estimate = find_warm_start(
             posterior, self._key, num_starts=self._num_starts, rank=self._rank
         )
         return start
 
-    def _begin(
-        self, posterior: Posterior, start: WarmStart, key: jax.Array, num_warmup: int, xi: Any
+    def _init_chain(
+        self,
+        posterior: Posterior,
+        start: WarmStart,
+        key: PRNGKeyArray,
+        num_warmup: int,
+        xi: Float[Array, " latent"] | None,
     ) -> FisherState:
         """The state of one chain before its first step."""
         start_key, hmc_key = jax.random.split(key)
-        begin, self._sample_fn = hmc(potential_fn_gen=_potential, algo=self.algorithm)
+        init, self._sample_fn = hmc(potential_fn_gen=_potential, algo=self._algorithm)
         xi = _draw(start, posterior, start_key) if xi is None else xi
-        inner = begin(
-            start.transform._inverse(xi),
+        inner = init(
+            start.transform.inv(xi),
             num_warmup=num_warmup,
             model_args=(posterior, start.transform),
             model_kwargs={},
             rng_key=hmc_key,
             **self._settings,
         )
-        return self._outer(posterior, start, inner)
-
-    @staticmethod
-    def _outer(posterior: Posterior, start: WarmStart, inner: Any) -> FisherState:
-        sites = split_sites(posterior.layout, start.transform(inner.z))
-        return FisherState(sites, inner, start, inner.rng_key)
+        return _in_site_coordinates(posterior, start, inner)
 
 
-# Compiled as one: chains start outside of any loop, where each operation would be compiled alone.
+# A state of several chains has one start for all of them.
+BATCHED: Any = FisherState(0, 0, None, 0)  # pyright: ignore[reportArgumentType]
+
+
+def _in_site_coordinates(posterior: Posterior, start: WarmStart, inner: HMCState) -> FisherState:
+    sites = split_sites(posterior.layout, start.transform(inner.z))
+    return FisherState(sites, inner, start, inner.rng_key)
+
+
+# Compiled as one program: outside of a loop each operation would be compiled by itself.
 @eqx.filter_jit
-def _draw(start: WarmStart, posterior: Posterior, key: jax.Array) -> jax.Array:
+def _draw(start: WarmStart, posterior: Posterior, key: PRNGKeyArray) -> jax.Array:
     return start.draw(posterior, key, DISPERSION)
 
 
 @eqx.filter_jit
-def _energy(posterior: Posterior, transform: Any, whitened: jax.Array) -> jax.Array:
+def _energy(posterior: Posterior, transform: Transform, whitened: jax.Array) -> jax.Array:
     return posterior.energy(transform(whitened))
 
 
-def _potential(posterior: Posterior, transform: Any) -> Callable[[jax.Array], jax.Array]:
+def _potential(posterior: Posterior, transform: Transform) -> Callable[[jax.Array], jax.Array]:
     return lambda whitened: _energy(posterior, transform, whitened)
 
 
@@ -183,14 +185,13 @@ class FisherNUTS(_FisherKernel):
     ``MCMC(FisherNUTS(model), num_warmup=200, num_samples=1000).run(key, *args)`` finds the modes
     of the posterior from several prior draws, whitens it at the best one with the precision
     ``prior + JᵀFJ``, starts each chain at an over-dispersed draw from the Gaussian at one of the
-    modes, and goes on as NumPyro's NUTS, with a step size and a diagonal mass matrix adapted on
-    top. Whitening is a change of coordinates by an affine map: the sampler stays exact, whatever
-    the estimate.
+    modes, and continues as NumPyro's NUTS, which adapts a step size and a diagonal mass matrix.
+    Whitening is an affine change of coordinates: the sampler is exact, whatever the estimate.
 
     Parameters
     ----------
     model
-        A NumPyro model; decorated with `numpyro_genprior.latent` when it has priors without an
+        A NumPyro model; decorated with `numpyro_genprior.latent` if it has priors without an
         exact density.
     estimate
         The result of `find_map`, for the same model. None: found when the chains start.
@@ -206,27 +207,27 @@ class FisherNUTS(_FisherKernel):
     Attributes
     ----------
     estimate
-        After a run: what the search found (None where the data were traced).
+        After a run: what the search found (None if the data were traced).
 
     Raises
     ------
     ValueError
-        When a latent site is discrete, masked, scaled or subsampled, or an observed law has no
-        Fisher information on record; by name.
+        If a latent site is discrete, masked, scaled or subsampled, or the Fisher information of an
+        observed distribution is not known; by name.
 
     Warns
     -----
     UserWarning
-        When modes within 3 nats of the best disagree.
+        If other modes lie within 3 nats of the best.
 
     Notes
     -----
     **Density** exact: the target is the posterior.
 
     **Fails when** modes are separated: chains stay where they start, and their numbers in each mode
-    say nothing of its weight. `numpyro_genprior.diagnostics.modes` shows it, and
-    `ParallelTempering` is the cure. When the curvature differs much from mode to tail, the
-    whitening helps less.
+    say nothing about its weight. `numpyro_genprior.diagnostics.modes` shows it, and
+    `ParallelTempering` samples such posteriors. If the curvature in the tails differs much from
+    that at the mode, whitening helps less.
 
     References
     ----------
@@ -248,14 +249,12 @@ class FisherNUTS(_FisherKernel):
     {'x': (50, 4), 'x_latent': (50, 2)}
     """
 
-    algorithm = "NUTS"
-
     def __init__(
         self,
         model: Callable[..., Any],
         *,
         estimate: MAPEstimate | None = None,
-        key: jax.Array | None = None,
+        key: PRNGKeyArray | None = None,
         rank: int | None = None,
         num_starts: int = 8,
         step_size: float = 1.0,
@@ -266,6 +265,7 @@ class FisherNUTS(_FisherKernel):
     ) -> None:
         super().__init__(
             model,
+            "NUTS",
             {"max_tree_depth": max_tree_depth},
             estimate=estimate,
             key=key,
@@ -282,7 +282,7 @@ class FisherHMC(_FisherKernel):
     """Hamiltonian Monte Carlo in coordinates whitened by the Fisher information at a mode.
 
     As `FisherNUTS`, with trajectories of one fixed length, so that many chains advance in step:
-    a vectorized NUTS goes on until its longest tree is done.
+    vectorized NUTS waits for the longest tree of all chains.
 
     Parameters
     ----------
@@ -290,9 +290,9 @@ class FisherHMC(_FisherKernel):
         As for `FisherNUTS`.
     trajectory_length
         In whitened coordinates, where a Gaussian posterior has frequency 1: after a quarter turn,
-        π/2, a draw from it has forgotten where it started.
+        π/2, the end is independent of the start.
     num_steps
-        A fixed number of steps in the place of a length.
+        A fixed number of steps instead of a length.
     step_size, target_accept_prob, dense_mass, adapt_mass_matrix
         As for NumPyro's HMC, in whitened coordinates.
 
@@ -304,21 +304,19 @@ class FisherHMC(_FisherKernel):
     Raises
     ------
     ValueError
-        As `FisherNUTS` does, and for both a length and a number of steps.
+        As for `FisherNUTS`, and if both a length and a number of steps are given.
 
     Notes
     -----
     **Density** exact: the target is the posterior.
 
-    **Fails when** the posterior is far from Gaussian: one length then suits no direction, and
-    `FisherNUTS` is the safer one.
+    **Fails when** the posterior is far from Gaussian: no single length then suits all directions,
+    and `FisherNUTS` is safer.
 
     References
     ----------
     Neal, MCMC using Hamiltonian dynamics, 2011.
     """
-
-    algorithm = "HMC"
 
     def __init__(
         self,
@@ -327,7 +325,7 @@ class FisherHMC(_FisherKernel):
         trajectory_length: float | None = None,
         num_steps: int | None = None,
         estimate: MAPEstimate | None = None,
-        key: jax.Array | None = None,
+        key: PRNGKeyArray | None = None,
         rank: int | None = None,
         num_starts: int = 8,
         step_size: float = 1.0,
@@ -336,11 +334,19 @@ class FisherHMC(_FisherKernel):
         adapt_mass_matrix: bool = True,
     ) -> None:
         if trajectory_length is not None and num_steps is not None:
-            raise ValueError("FisherHMC: give trajectory_length or num_steps, not both.")
+            raise ValueError(
+                message(
+                    "FisherHMC takes one length of its trajectories",
+                    expected="trajectory_length or num_steps",
+                    got="both",
+                    remedy="give trajectory_length or num_steps, not both",
+                )
+            )
         if trajectory_length is None and num_steps is None:
             trajectory_length = math.pi / 2
         super().__init__(
             model,
+            "HMC",
             {"trajectory_length": trajectory_length, "num_steps": num_steps},
             estimate=estimate,
             key=key,

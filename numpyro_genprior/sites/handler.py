@@ -81,7 +81,8 @@ class latent(numpyro.handlers.reparam):
                     remedy='decorate the model, or write ngp.sample("x", prior) for this site',
                 )
             )
-        self.explicit, self.noise, self.record = explicit, noise, record
+        self.noise: Noise = noise
+        self.explicit, self.record = explicit, record
         self._reparam = LatentReparam(noise, explicit=explicit)
         self.in_loop = False
         super().__init__(model, config=self._applies)

@@ -273,7 +273,7 @@ def _site(trace: Trace, name: str, links: _Links) -> Site:
     site = trace[name]
     fn = site["fn"] if site["type"] == "sample" else None
     observed = bool(site.get("is_observed", False))
-    value = site.get("value")
+    value: Any = site.get("value")
     role = _role(name, fn, observed, links)
     plates = tuple(Plate(f.name, f.dim, f.size) for f in site.get("cond_indep_stack") or ())
     return Site(
@@ -318,7 +318,7 @@ def _is_array(value: object) -> bool:
 
 
 def _ndim(trace: Trace, name: str) -> int:
-    value = trace[name].get("value")
+    value: Any = trace[name].get("value")
     return jnp.ndim(value) if _is_array(value) else 0
 
 
@@ -327,7 +327,7 @@ def _batch_ndim(trace: Trace, name: str, plates: tuple[Plate, ...], links: _Link
     if site["type"] == "sample":
         return _ndim(trace, name) - site["fn"].event_dim
     latent = links.latent.get(name)
-    if latent in trace:  # made of it, in the same plates
+    if latent is not None and latent in trace:  # in the same plates
         return _batch_ndim(trace, latent, plates, links)
     return max((-plate.dim for plate in plates), default=0)
 
@@ -338,7 +338,7 @@ def _core_ndim(trace: Trace, name: str, plates: tuple[Plate, ...], links: _Links
     if isinstance(core, Prior | StandardNormal):
         return core.event_dim
     latent = links.latent.get(name)
-    if latent in trace:  # as many leading dimensions as its latent
+    if latent is not None and latent in trace:  # as many leading dimensions as its latent
         return _ndim(trace, name) - _ndim(trace, latent) + _core_ndim(trace, latent, plates, links)
     return _ndim(trace, name) - _batch_ndim(trace, name, plates, links)
 

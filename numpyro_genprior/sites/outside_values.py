@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpyro
+from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from numpyro_genprior.errors import message
@@ -50,7 +50,7 @@ def is_given(msg: Message, parts: Sequence[str], outer: Sequence[Messenger]) -> 
 
 
 def _givers(msg: Message, outer: Sequence[Messenger]) -> Iterator[Giver]:
-    handlers, prefix = numpyro.handlers, ""
+    prefix = ""
     for handler in reversed(outer):
         if isinstance(handler, handlers.scope) and "sample" not in handler.hide_types:
             prefix = f"{handler.prefix}{handler.divider}{prefix}"

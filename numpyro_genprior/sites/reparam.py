@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias, get_args
 
-import jax
 import numpyro
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
@@ -64,7 +63,8 @@ class LatentReparam(Reparam):
                     "x = g(z)",
                 )
             )
-        self.noise, self.explicit = noise, explicit
+        self.noise: Noise = noise
+        self.explicit = explicit
         self._outer_events: tuple[str, ...] = ()
 
     def __call__(
@@ -120,7 +120,7 @@ class LatentReparam(Reparam):
             )
         return self.noise
 
-    def _latent(self, event: str, latent: Distribution) -> jax.Array:
+    def _latent(self, event: str, latent: Distribution) -> ArrayLike:
         """Sample the latent of an event, by its own latent if it has no density itself."""
         name, nested = f"{event}_latent", unwrap(latent)
         events = (event, *self._outer_events)
@@ -128,7 +128,7 @@ class LatentReparam(Reparam):
             return numpyro.sample(name, latent, infer={LATENT_OF: events})
         inner = LatentReparam(explicit=self.explicit)
         inner._outer_events = events
-        _, value = inner(name, latent, None)
+        value: Any = inner(name, latent, None)[1]
         return numpyro.deterministic(name, value)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from numpyro.infer import MCMC
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.base_kernel import FlatKernel, split_sites
+from numpyro_genprior.infer.base_kernel import PureKernel, split_sites
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.infer.tempering.accumulators import (
     Accumulators,
@@ -82,7 +82,7 @@ class TemperingState(NamedTuple):
     rng_key: jax.Array
 
 
-class ParallelTempering(FlatKernel):
+class ParallelTempering(PureKernel):
     """Non-reversible parallel tempering between the prior and the posterior.
 
     Replicas sample ``prior · likelihood^β`` for β from 0 to 1. In each iteration, every replica
@@ -275,6 +275,10 @@ class ParallelTempering(FlatKernel):
         return jax.lax.cond(state.i == state.num_warmup, _end_warmup, lambda s: s, state)
 
     # ---- findings --------------------------------------------------------------------------------
+
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        return ("z", "potential_energy")
 
     def get_diagnostics_str(self, state: TemperingState) -> str:
         """One line for the progress bar."""
