@@ -26,7 +26,7 @@ from numpyro_genprior.errors import message
 from numpyro_genprior.infer.laplace import AutoFisherLaplace
 from numpyro_genprior.infer.methods import Method, SVIMethod
 
-DEFAULT = SVIMethod(AutoFisherLaplace, num_samples=127)
+DEFAULT_METHOD = SVIMethod(AutoFisherLaplace, num_samples=127)
 
 
 def contraction(
@@ -128,7 +128,7 @@ def contraction(
     True
     """
     steps, values = _read_schedule(schedule)
-    method = choose_method("contraction", method, kernel, guide, default=DEFAULT)
+    method = choose_method("contraction", method, kernel, guide, default=DEFAULT_METHOD)
     argument = next(iter(schedule))
     data_key, run_key = jax.random.split(validation.random_key(key))
     moments = []
