@@ -60,11 +60,12 @@ def fit_flow(
         :class:`~numpyro_genprior.flows.architectures.SplineCouplingFlow` that standardises the
         data. Leaves marked ``paramax.NonTrainable`` stay.
     condition
-        Conditions, shape ``(rows, *cond_shape)``, one for each row of the data; None for an unconditional flow.
+        Conditions, shape ``(rows, *cond_shape)``, one for each row of the data; None for an
+        unconditional flow.
     augment
         Random change of one event, ``(key, event) -> event``, applied to training rows with a new
-        key in each step and to validation rows with a fixed key. Added noise dequantises (Theis et al. 2016). It may
-        change the shape; the flow is then one of its results.
+        key in each step and to validation rows with a fixed key. Added noise dequantises (Theis et
+        al. 2016). It may change the shape of events; the flow then has the new shape.
     batch_size
         Rows per step.
     max_epochs
