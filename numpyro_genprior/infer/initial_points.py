@@ -1,4 +1,4 @@
-"""Where descents begin: draws from the prior, and what encoders say of the data."""
+"""Where minimisations start: prior draws, and what encoders make of the data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from numpyro_genprior.priors import Prior
 def draw_starts(posterior: Posterior, key: jax.Array, num_starts: int) -> tuple[jax.Array, int]:
     """Coordinates of `num_starts` starts, and how many of them are encoders' guesses.
 
-    Starts are prior draws. The first ones have, in the place of one latent, what an encoder says
-    of the data. That can only be asked where the data look like an event: for a prior with an
-    encoder among the model's arguments, an observed site of the shape of its event, and a latent
-    site ``*_latent`` of the shape of its latent.
+    Starts are prior draws. In the first ones, an encoder's output for the data replaces a latent.
+    That is possible if the data have the shape of an event: for a prior with an encoder among the
+    model's arguments, an observed site of the shape of its event, and a latent of one of its events.
     """
     starts = jax.vmap(posterior.draw)(jax.random.split(key, num_starts))
     guesses = _encoded(posterior, starts[0])[:num_starts]
