@@ -41,7 +41,7 @@ class EventCovariance:
     ) -> None:
         self._size, self._dtype = loc.shape[0], loc.dtype
         origin = jnp.zeros_like(loc)
-        self.mean, self._push = jax.linearize(lambda z: event(transform(z)), origin)
+        self.mean, self._push = jax.linearize(lambda z: event(jnp.asarray(transform(z))), origin)
         self._pull = jax.linear_transpose(self._push, origin)
 
     def matvec(self, v: jax.Array) -> jax.Array:

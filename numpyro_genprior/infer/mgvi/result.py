@@ -12,7 +12,7 @@ import numpy as np
 from numpyro_genprior.infer.host_batching import host_values
 from numpyro_genprior.infer.mgvi import step as mgvi_step
 from numpyro_genprior.infer.mgvi.step import Settings
-from numpyro_genprior.infer.posterior import Posterior
+from numpyro_genprior.infer.posterior import Posterior, site_values
 
 SOLVES = 64  # draws that are solved for at a time, at most
 FAR = 0.3  # posterior standard deviations that the mean may move in the last step
@@ -63,7 +63,7 @@ class MGVIResult:
     @property
     def values(self) -> dict[str, jax.Array]:
         """All sites at the mean ξ̄. The value of a site there is not the mean of the site."""
-        return _values(self.posterior, self.xi)
+        return site_values(self.posterior, self.xi)
 
     def sample_posterior(
         self, key: jax.Array, shape: tuple[int, ...] = (), *, antithetic: bool = True
@@ -149,8 +149,3 @@ def _stopped(failed: int, solves: int, settings: Settings) -> str:
         f"Conjugate gradients stopped short of the tolerance in {failed} of {solves} solves (after "
         f"{settings.max_cg_steps} iterations, if all is finite): raise max_cg_steps, or tolerance."
     )
-
-
-@jax.jit
-def _values(posterior: Posterior, xi: jax.Array) -> dict[str, jax.Array]:
-    return posterior.values(xi)
