@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     key = jax.random.key(options.seed)
     print("prior       Laplace           SMC         tempering     exact")
     for name in ("gan",) if smoke else options.priors:
-        prior = ngp.pretrained.load(f"mnist_{name}")
+        prior: Any = ngp.pretrained.load(f"mnist_{name}")
         arguments = (prior, rows, y)
         laplace = by_laplace(key, *arguments)
         smc = by_smc(key, 32 if smoke else 2048, *arguments)

@@ -43,13 +43,13 @@ MISFIT = 0.03
 # %% The instrument: a Gaussian blur with a standard deviation of one pixel; only the upper half of
 # the blurred image is observed.
 distance = np.subtract.outer(np.arange(28), np.arange(28))
-blur = np.exp(-0.5 * distance**2)
-blur = jnp.asarray(blur / blur.sum(axis=1, keepdims=True), jnp.float32)
+weights = np.exp(-0.5 * distance**2)
+blur = jnp.asarray(weights / weights.sum(axis=1, keepdims=True), jnp.float32)
 
 
 def instrument(image: ArrayLike) -> jax.Array:
     """The upper 14 rows of the blurred image."""
-    return blur[:14] @ image @ blur.T
+    return blur[:14] @ jnp.asarray(image) @ blur.T
 
 
 # %% The model is ordinary NumPyro and works with any prior over 28×28 images. With `noise="omit"`,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from numpyro_genprior.errors import message
 from numpyro_genprior.sites.model_reader import Site
 from numpyro_genprior.traces.arguments import Arguments
-from numpyro_genprior.traces.dims import Labels
+from numpyro_genprior.traces.dims import Coords, EventDims, Labels
 from numpyro_genprior.traces.model_sites import read_run
 from numpyro_genprior.traces.predictive import ModelDraws
 from numpyro_genprior.traces.sources import PosteriorDraws, Request, posterior_draws
@@ -29,8 +29,8 @@ def to_arviz(
     source: object,
     /,
     *args: Any,
-    event_dims: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
-    coords: Mapping[str, Sequence[Any] | ArrayLike] | None = None,
+    event_dims: EventDims | None = None,
+    coords: Coords | None = None,
     prior: int | Mapping[str, ArrayLike] | None = None,
     posterior_predictive: bool | Mapping[str, ArrayLike] | None = None,
     predictions: Mapping[str, ArrayLike] | None = None,
@@ -258,7 +258,7 @@ class _Run:
                 raise ValueError(
                     message(
                         f"to_arviz: draws of {name!r} do not have the shape of the model's site",
-                        expected=site.shape,
+                        expected=f"shape {site.shape}",
                         got=samples[name].shape[2:],
                         remedy="pass the arguments that the guide was trained with; if plates were "
                         "subsampled, arguments that make the model take all of the data",
@@ -345,4 +345,4 @@ def _collect(groups: dict[str, xarray.Dataset]) -> Any:
         return DataTree.from_dict(groups)
     import arviz
 
-    return arviz.InferenceData(**groups)
+    return arviz.InferenceData(**groups)  # type: ignore[arg-type]

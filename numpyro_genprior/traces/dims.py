@@ -1,22 +1,32 @@
-"""Names of dimensions, and xarray datasets that carry them."""
+"""Names of the dimensions of sites, and xarray datasets with these names."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.sites.model_reader import Site
 
+if TYPE_CHECKING:
+    import xarray
+
 IMAGE_DIMS = ("row", "col")
+
+EventDims: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
+"""Names of event dimensions: the same for all events, or by site."""
+
+Coords: TypeAlias = Mapping[str, Sequence[Any] | ArrayLike]
+"""Coordinate values by name of dimension."""
 
 
 class Labels:
-    """How the dimensions of sites are called.
+    """Names of the dimensions of sites, and their coordinates.
 
     Parameters
     ----------
@@ -34,8 +44,8 @@ class Labels:
         self,
         sites: Mapping[str, Site],
         shapes: Mapping[str, tuple[int, ...]],
-        event_dims: Any,
-        coords: Mapping[str, Any] | None,
+        event_dims: EventDims | None,
+        coords: Coords | None,
     ) -> None:
         self.sites = sites
         self.coords = {dim: np.asarray(values) for dim, values in (coords or {}).items()}
@@ -61,7 +71,7 @@ class Labels:
         return [dim or f"{name}_dim_{i}" for i, dim in enumerate(names)]
 
     def _tell_apart(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Events of different sizes cannot share rows: by default each gets its own."""
+        """Give events of different sizes different names, for one dimension has one size."""
         sizes: dict[str, set[int]] = {}
         for name, shape in shapes.items():
             for dim, size in zip(self.dims[name], shape, strict=True):
@@ -73,14 +83,15 @@ class Labels:
                 self.dims[name] = [f"{base}_{d}" if d in IMAGE_DIMS else d for d in dims]
 
     def _check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse names that repeat within a variable, sizes and coordinates that do not match."""
         seen: dict[str, tuple[str, int]] = {}
         for name, shape in shapes.items():
             dims = self.dims[name]
             if len({"chain", "draw", *dims}) < len(dims) + 2:
                 raise ValueError(
                     message(
-                        f"to_arviz: the dimensions of {name!r} are not told apart",
-                        expected="different names, other than chain and draw",
+                        f"to_arviz: the dimensions of {name!r} do not have distinct names",
+                        expected="distinct names, other than chain and draw",
                         got=tuple(dims),
                         remedy="give each dimension of the event, and each plate, its own name",
                     )
@@ -99,7 +110,7 @@ class Labels:
                 if dim in self.coords and len(self.coords[dim]) != size:
                     raise ValueError(
                         message(
-                            f"to_arviz: coords[{dim!r}] does not fit {name!r}",
+                            f"to_arviz: coords[{dim!r}] do not match {name!r}",
                             expected=f"{size} values",
                             got=len(self.coords[dim]),
                             remedy="give one coordinate for each entry of the dimension",
@@ -107,11 +118,14 @@ class Labels:
                     )
 
     def dataset(
-        self, variables: Mapping[str, Any], lead: tuple[str, ...] = (), only_batch: bool = False
-    ) -> Any:
+        self,
+        variables: Mapping[str, ArrayLike],
+        lead: tuple[str, ...] = (),
+        only_batch: bool = False,
+    ) -> xarray.Dataset:
         """An `xarray.Dataset` of variables with leading dimensions `lead`.
 
-        With `only_batch` they have no event dimensions (log likelihoods).
+        With `only_batch`, variables have no event dimensions (log likelihoods).
         """
         import xarray as xr
 
@@ -121,7 +135,9 @@ class Labels:
             shape = array.shape[len(lead) :]
             dims = self.dims.get(name, [])
             dims = dims[: len(shape)] if only_batch else dims
-            if len(dims) != len(shape):  # no site of the posterior, or of another shape there
+            if len(dims) != len(
+                shape
+            ):  # not a site of the posterior, or it has another shape there
                 dims = self._dims(name, shape)
             arrays[name] = ((*lead, *dims), array)
             for dim, size in zip((*lead, *dims), array.shape, strict=True):
@@ -132,7 +148,7 @@ class Labels:
 
 
 def _by_site(
-    sites: Mapping[str, Site], shapes: Mapping[str, tuple[int, ...]], event_dims: Any
+    sites: Mapping[str, Site], shapes: Mapping[str, tuple[int, ...]], event_dims: EventDims | None
 ) -> dict[str, tuple[str, ...]]:
     if isinstance(event_dims, Mapping):
         named = {name: _names(dims) for name, dims in event_dims.items()}
@@ -151,8 +167,8 @@ def _by_site(
     if event_dims is not None and ndims and not any(len(pattern) in n for n in ndims.values()):
         raise ValueError(
             message(
-                f"to_arviz: event_dims={pattern} names {len(pattern)} dimensions, and no event has "
-                "as many",
+                f"to_arviz: event_dims={pattern} has {len(pattern)} names, and no event has as "
+                "many dimensions",
                 expected=", ".join(f"{n} for {name!r}" for name, (_, n) in ndims.items()),
                 got=len(pattern),
                 remedy="name them site by site, event_dims={'x': (...)}",
@@ -161,7 +177,7 @@ def _by_site(
     return {name: pattern for name, ndim in ndims.items() if len(pattern) in ndim}
 
 
-def _names(dims: str | Iterable[str]) -> tuple[str, ...]:
+def _names(dims: Sequence[str]) -> tuple[str, ...]:
     return (dims,) if isinstance(dims, str) else tuple(dims)
 
 
@@ -185,7 +201,7 @@ def _checked(
         if name in shapes and not fits:
             raise ValueError(
                 message(
-                    f"to_arviz: event_dims for {name!r} do not fit",
+                    f"to_arviz: event_dims for {name!r} do not match its shape",
                     expected=f"{ndim} names",
                     got=dims,
                     remedy="name the event's dimensions only; plates give their own names",
@@ -194,7 +210,7 @@ def _checked(
     return named
 
 
-def _attributes() -> dict[str, Any]:
+def _attributes() -> dict[str, str]:
     return {
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(),
         "creation_library": "numpyro_genprior",

@@ -353,8 +353,8 @@ def _guide_samples(
         seeded = numpyro.handlers.seed(guide, jax.random.key(0))
         with numpyro.handlers.block():
             numpyro.handlers.substitute(seeded, data=params)(*args, **kwargs)
-    trace = guide.prototype_trace
-    latents = [name for name in trace or () if _is_latent(trace[name])]
+    trace = guide.prototype_trace or {}
+    latents = [name for name, site in trace.items() if _is_latent(site)]
 
     @jax.jit  # which drops the events that the guide would decode, all at once, on the device
     def draw_latents(key: jax.Array) -> dict[str, jax.Array]:
