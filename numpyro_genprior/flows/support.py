@@ -122,11 +122,11 @@ def _image_of_parts(bijection: fb.Concatenate | fb.Stack, box: Box) -> Box | Non
     axis, parts = bijection.axis, bijection.bijections
     if joins:
         edges = np.cumsum([part.shape[axis] for part in parts])[:-1]
-        pieces = [np.split(corner, edges, axis) for corner in box]
+        slices = [np.split(corner, edges, axis) for corner in box]
     else:
-        pieces = [list(np.moveaxis(corner, axis, 0)) for corner in box]
+        slices = [list(np.moveaxis(corner, axis, 0)) for corner in box]
     images = [
-        _image(part, piece) for part, piece in zip(parts, zip(*pieces, strict=True), strict=True)
+        _image(part, piece) for part, piece in zip(parts, zip(*slices, strict=True), strict=True)
     ]
     if any(image is None for image in images):
         return None

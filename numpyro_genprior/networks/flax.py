@@ -96,28 +96,9 @@ def from_flax(
     _require_flax("from_flax")
     import flax.linen as nn
 
-    if not isinstance(module, nn.Module):
-        raise TypeError(
-            message(
-                "`module` is not a Flax Linen module",
-                expected="an instance of flax.linen.Module",
-                got=_describe(module),
-                remedy="use from_nnx(module) for an nnx.Module, and pass an instance, not a class",
-            )
-        )
+    _check_module(module, nn.Module, "Linen", "use from_nnx(module) for an nnx.Module")
     remedy = 'pass what module.init(key, latent) returns, or {"params": trained parameters}'
-    if not isinstance(variables, Mapping) or not all(
-        isinstance(collection, Mapping) for collection in variables.values()
-    ):
-        raise TypeError(
-            message(
-                "`variables` does not map collections to mappings",
-                got=", ".join(f"{k}: {type(v).__name__}" for k, v in variables.items())
-                if isinstance(variables, Mapping)
-                else type(variables).__name__,
-                remedy=remedy,
-            )
-        )
+    _check_collections(variables, remedy)
     arrays = as_arrays("variables", dict(variables), remedy)
     keywords = hashable_keywords(apply_kwargs)
     return _LinenNetwork(arrays, batched, Static(module), Static(method), keywords)
@@ -220,16 +201,8 @@ def from_nnx(
     _require_flax("from_nnx")
     from flax import nnx
 
-    if not isinstance(module, nnx.Module):
-        raise TypeError(
-            message(
-                "`module` is not a Flax NNX module",
-                expected="an instance of flax.nnx.Module",
-                got=_describe(module),
-                remedy="use from_flax(module, variables) for a Linen module, and pass an "
-                "instance, not a class",
-            )
-        )
+    remedy = "use from_flax(module, variables) for a Linen module"
+    _check_module(module, nnx.Module, "NNX", remedy)
     if method is not None and not callable(getattr(module, method, None)):
         raise ValueError(
             message(
@@ -309,5 +282,24 @@ def _make_stream(stream: _RngStream) -> jax.Array:
     return data if stream.key_impl is None else jax.random.wrap_key_data(data, impl=stream.key_impl)
 
 
-def _describe(module: object) -> str:
-    return f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+def _check_module(module: object, cls: type, name: str, remedy: str) -> None:
+    if not isinstance(module, cls):
+        is_class = isinstance(module, type)
+        raise TypeError(
+            message(
+                f"`module` is not a Flax {name} module",
+                expected=f"an instance of flax.{name.lower()}.Module",
+                got=f"the class {module.__name__}" if is_class else type(module).__name__,
+                remedy=f"{remedy}, and pass an instance, not a class",
+            )
+        )
+
+
+def _check_collections(variables: object, remedy: str) -> None:
+    got = type(variables).__name__
+    if isinstance(variables, Mapping):
+        if all(isinstance(collection, Mapping) for collection in variables.values()):
+            return
+        got = ", ".join(f"{name}: {type(value).__name__}" for name, value in variables.items())
+    what = "`variables` does not map collections to mappings"
+    raise TypeError(message(what, got=got, remedy=remedy))

@@ -10,6 +10,7 @@ from numpyro_genprior.plots.event_scale import event_scale
 from numpyro_genprior.plots.images import posterior_images
 from numpyro_genprior.plots.lipschitz import lipschitz
 from numpyro_genprior.plots.losses import losses
+from numpyro_genprior.plots.mgvi import mgvi
 from numpyro_genprior.plots.moments import event_moments
 from numpyro_genprior.plots.smc import smc
 from numpyro_genprior.plots.spectrum import (
@@ -31,6 +32,7 @@ __all__ = [
     "event_scale",
     "jacobian_spectrum",
     "latent_shrinkage",
+    "mgvi",
     "lipschitz",
     "losses",
     "posterior_images",

@@ -45,5 +45,5 @@ def smc(result: SMCResult, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(0, 1.02)
     ax.set_xlabel("temperature β (exponent of the likelihood)")
     ax.set_ylabel("share")
-    legend(ax, columns=2)
+    legend(ax)
     return ax

@@ -1,6 +1,6 @@
 """Mistakes with networks, latents and conditions, each with the message that it must give.
 
-Those of the adapters to other libraries are beside the tests of the adapters.
+Mistakes with the adapters to other libraries are in test_adapters.py.
 """
 
 import equinox as eqx
