@@ -78,14 +78,14 @@ def ours(field: Any, y: jax.Array, num_steps: int, pairs: int, _: int) -> Any:
         result = mgvi.run(jax.random.key(3), num_steps, field, y)
         if y.size >= 1024**2:
             moved = ", ".join(f"{sd:.3g}" for sd in result.moved)
-            print(f"  moved by {moved} sd; doubts: {result.messages or 'none'}", file=sys.stderr)
+            print(f"  moved by {moved} sd; warnings: {result.warnings or 'none'}", file=sys.stderr)
         return result.xi
 
     def look(xi: jax.Array) -> tuple[int, jax.Array, jax.Array]:
         posterior, key = Posterior(model, (field, y)), jax.random.key(7)
-        rough = mgvi_step.draw(key, posterior, xi, 1, mgvi._settings)
+        rough = mgvi_step.jit_sample_residuals(key, posterior, xi, 1, mgvi._settings)
         settings = mgvi_step.Settings(1, HIGH, LIMIT)
-        exact = mgvi_step.draw(key, posterior, xi, 1, settings)
+        exact = mgvi_step.jit_sample_residuals(key, posterior, xi, 1, settings)
         return int(rough.iterations[0]), rough.s[0], exact.s[0]
 
     return run, look
@@ -177,7 +177,9 @@ def rms(posterior: Posterior, xi: jax.Array, v: jax.Array) -> float:
 
 def compare(n: int, mean: jax.Array, other: jax.Array) -> tuple[float, float]:
     posterior = Posterior(model, problem(n))
-    draws = mgvi_step.draw(jax.random.key(11), posterior, mean, 8, mgvi_step.Settings()).s
+    draws = mgvi_step.jit_sample_residuals(
+        jax.random.key(11), posterior, mean, 8, mgvi_step.Settings()
+    ).s
 
     @jax.jit
     def gain(posterior: Posterior, mean: jax.Array, other: jax.Array, draws: jax.Array) -> Any:

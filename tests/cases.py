@@ -1,7 +1,7 @@
-"""Priors by name, made when asked for, with the traits that tests branch on.
+"""Priors by name, built lazily, with the traits that tests branch on.
 
-Everything is tiny (2 to 6 numbers an event): what is tested are shapes, gradients and densities,
-and each case costs compilations. ``case.make(key)`` with two keys gives two sets of weights of one
+All are tiny (2 to 6 numbers per event): the tests look at shapes, gradients and densities, and
+every case costs compilations. ``case.make(key)`` with two keys gives two sets of weights of one
 skeleton.
 """
 
@@ -33,12 +33,13 @@ with warnings.catch_warnings():
 
 @dataclass(frozen=True)
 class Case:
-    """A prior and what is true of it.
+    """A prior and its traits.
 
     ``bounded``: events do not fill the real space. ``one_way``: the flow has no inverse.
     ``iterative``: a direction of the flow is found by iteration, to a tolerance of its own.
     ``integer``: the condition is one of labels. ``pickles``: by cloudpickle. ``promotes``: a
-    NumPyro distribution inside promotes ranks when it draws samples.
+    NumPyro distribution inside promotes ranks when it draws samples. ``simplex``: events have fewer
+    free coordinates than numbers. ``flat``: the density is constant on its support.
     """
 
     name: str
@@ -54,6 +55,8 @@ class Case:
     pickles: bool = True
     weights: bool = True
     promotes: bool = False
+    simplex: bool = False
+    flat: bool = False
 
     @property
     def exact(self) -> bool:
@@ -313,7 +316,7 @@ def block_autoregressive(key):
 
 @case("exact", (2,), (2,), one_way=True)
 def planar(key):
-    """Tanh planar layers in the generating direction: no inverse."""
+    """Tanh planar layers in the generating direction have no inverse."""
     flow = ff.planar_flow(key, base_dist=fd.StandardNormal((2,)), flow_layers=2, invert=False)
     return ngp.FlowPrior(flow)
 
@@ -356,7 +359,7 @@ def log_normal(key):
     return ngp.FlowPrior(fd.LogNormal(0.3 * jr.normal(key, (2,)), jnp.array([0.5, 1.5])))
 
 
-@case("exact", (2,), (2,), bounded=True)
+@case("exact", (2,), (2,), bounded=True, flat=True)
 def uniform(key):
     return ngp.FlowPrior(fd.Uniform(jnp.full(2, -1.0), jnp.full(2, 3.0)))
 
@@ -441,7 +444,7 @@ def numpyro_autoregressive(key):
     return ngp.FlowPrior(InverseAutoregressiveTransform(network), latent=2)
 
 
-@case("exact", (2,), (3,), bounded=True, weights=False)
+@case("exact", (2,), (3,), bounded=True, weights=False, simplex=True)
 def numpyro_simplex(key):
     return ngp.FlowPrior(transforms.StickBreakingTransform(), latent=2)
 

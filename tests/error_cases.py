@@ -1,7 +1,7 @@
-"""What the tables of mistakes share: a register, small priors, a model.
+"""Helpers for the tables of errors: the table itself, small priors, a model.
 
-A mistake is a function that makes it, with the exception that it must raise and a pattern for the
-message; the pattern is on the remedy. Each test file has a table of its own.
+An entry is a function that makes a mistake, with the exception that must be raised and a pattern
+that the message must match, usually in its remedy. Each test file has its own table.
 """
 
 import jax
@@ -19,7 +19,7 @@ W = jnp.array([[1.0, 0.5], [0.0, 2.0], [-1.0, 1.0]])
 
 
 class Table(dict):
-    """Mistakes by name."""
+    """Functions that make a mistake, by name."""
 
     def mistake(self, kind, match):
         """Register the decorated function as a mistake that raises `kind` with this remedy."""
@@ -32,6 +32,7 @@ class Table(dict):
         return register
 
     def check(self, name):
+        """Make a mistake and check the exception."""
         function, kind, match = self[name]
         with pytest.raises(kind, match=match):
             function()

@@ -68,7 +68,7 @@ def test_check(case, prior, check):
 
 
 def test_leaves_are_inexact(prior):
-    """So that jax.grad, optimisers and jax.tree.map apply to a prior as it is."""
+    """jax.grad, optimisers and jax.tree.map apply directly to a prior."""
     assert all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(prior))
 
 
@@ -123,10 +123,10 @@ def test_two_constructions(case, prior):
     assert shapes[0] == shapes[1]
 
 
-def test_support_with_bounds_of_entries(key):
-    """The check of a batch needs no promotion of ranks, also against a batch of conditions.
+def test_support_with_a_bound_for_each_entry(key):
+    """Checking a batch needs no rank promotion, with a batch of conditions too.
 
-    NumPyro's own validation promotes them.
+    NumPyro's own validation promotes ranks.
     """
     low, high = np.array([-1.0, 0.0, 2.0]), np.array([1.0, 5.0, 2.5])
     latent = dist.Uniform(jnp.array(low), jnp.array(high)).to_event(1)
@@ -154,7 +154,7 @@ def observed(prior, y):
     numpyro.sample("y", dist.Normal(x, 1.0).to_event(jnp.ndim(x)), obs=y)
 
 
-# One of each kind: a start costs seconds of compilation.
+# One of each kind: each costs seconds of compilation.
 STARTED = ["gan_conv", "vae_with_encoder", "vae_over_a_gan", "coupling_conditional", "planar"]
 STARTED += ["flow_over_student", "beta", "gamma", "flow_onto_the_unit_square", "numpyro_simplex"]
 STARTED += ["distrax_coupling", "gaussian_image", "field_odd"]

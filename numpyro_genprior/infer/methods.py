@@ -273,6 +273,9 @@ class SVIMethod:
         return svi.get_params(state)
 
 
+Method = MCMCMethod | SVIMethod
+
+
 def _fit_at_mode(
     guide: AutoFisherLaplace, key: jax.Array, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, jax.Array]:
@@ -283,7 +286,7 @@ def _fit_at_mode(
     return {f"{guide.prefix}_loc": guide._from_posterior(minima.xi[minima.best])}
 
 
-def _check_counts(method: MCMCMethod | SVIMethod, **minima: int) -> None:
+def _check_counts(method: Method, **minima: int) -> None:
     for name, minimum in minima.items():
         count = getattr(method, name)
         if isinstance(count, bool) or not isinstance(count, int | np.integer):

@@ -52,7 +52,7 @@ def collect(prior: PyTree) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def fill(
-    skeleton: PyTree,
+    template: PyTree,
     arrays: Mapping[str, np.ndarray],
     *,
     name: str = "",
@@ -63,14 +63,14 @@ def fill(
 
     Parameters
     ----------
-    skeleton
+    template
         A prior or a part of one; arrays may be `jax.ShapeDtypeStruct`.
     arrays
         The new arrays.
     name
         Name of the part, in front of its arrays' names.
     constants
-        Python numbers and strings of the file, with which those of the skeleton must agree.
+        Python numbers and strings of the file, with which those of the template must agree.
     exact
         Whether dtypes must agree too; otherwise only their kinds (inexact, integer, ...).
 
@@ -96,7 +96,7 @@ def fill(
         _same_shape(name, array, leaf, exact)
         return to_jax(name, array)
 
-    return _walk(skeleton, _uniquely(visit), name)
+    return _walk(template, _uniquely(visit), name)
 
 
 def difference(arrays: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> str | None:

@@ -151,8 +151,8 @@ class _Stored:
             raise TemplateRequiredError(
                 needs_like(f"the architecture {architecture} of its {field} is not registered here")
             )
-        skeleton = _skeleton(architecture, entry["config"])
-        return Frozen(flatten.fill(skeleton, self.arrays, name=self._path(field)))
+        template = _template(architecture, entry["config"])
+        return Frozen(flatten.fill(template, self.arrays, name=self._path(field)))
 
     def _path(self, field: str) -> str:
         return f"{self.name}.{field}" if self.name else field
@@ -177,13 +177,13 @@ class _Stored:
         return make(**parts)
 
 
-def _skeleton(architecture: str, config: Mapping[str, Any]) -> PyTree:
+def _template(architecture: str, config: Mapping[str, Any]) -> PyTree:
     text = json.dumps(config, sort_keys=True)
-    return _build_skeleton(ARCHITECTURES[architecture], text, jnp.result_type(float))
+    return _build_template(ARCHITECTURES[architecture], text, jnp.result_type(float))
 
 
 @functools.lru_cache(maxsize=8)
-def _build_skeleton(cls: type, config: str, dtype: np.dtype) -> PyTree:
+def _build_template(cls: type, config: str, dtype: np.dtype) -> PyTree:
     """A module whose arrays do not matter.
 
     It is cached: priors from all files of an architecture then share their static parts, and so a

@@ -5,10 +5,12 @@ from numpyro_genprior.plots.calibration import coverage, sbc_ranks
 from numpyro_genprior.plots.chain_modes import chain_modes
 from numpyro_genprior.plots.contraction import contraction
 from numpyro_genprior.plots.directions import event_directions
+from numpyro_genprior.plots.energies import start_energies
 from numpyro_genprior.plots.event_scale import event_scale
 from numpyro_genprior.plots.images import posterior_images
 from numpyro_genprior.plots.lipschitz import lipschitz
 from numpyro_genprior.plots.losses import losses
+from numpyro_genprior.plots.mgvi import mgvi
 from numpyro_genprior.plots.moments import event_moments
 from numpyro_genprior.plots.smc import smc
 from numpyro_genprior.plots.spectrum import (
@@ -30,11 +32,13 @@ __all__ = [
     "event_scale",
     "jacobian_spectrum",
     "latent_shrinkage",
+    "mgvi",
     "lipschitz",
     "losses",
     "posterior_images",
     "sbc_ranks",
     "sensitivity_spectrum",
     "smc",
+    "start_energies",
     "tempering",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from numpyro_genprior.infer.smc import SMCResult
-from numpyro_genprior.plots.style import BAD, DATA, axes, check
+from numpyro_genprior.plots.style import BAD, DATA, axes, check, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,5 +45,5 @@ def smc(result: SMCResult, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(0, 1.02)
     ax.set_xlabel("temperature β (exponent of the likelihood)")
     ax.set_ylabel("share")
-    ax.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    legend(ax)
     return ax

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numpyro_genprior.infer.tempering import TemperingReport
-from numpyro_genprior.plots.style import BAD, DATA, axes, check
+from numpyro_genprior.plots.style import BAD, DATA, axes, check, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,5 +54,5 @@ def tempering(result: TemperingReport, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(0, 1)
     ax.set_xlabel("inverse temperature β")
     ax.set_ylabel("mean acceptance")
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    legend(ax)
     return ax

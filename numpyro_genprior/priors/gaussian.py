@@ -19,7 +19,7 @@ from numpyro_genprior.priors.stored import StoredPrior
 
 
 class GaussianPrior(Prior):
-    """A Gaussian with covariance ``factor factorᵀ + diag(diagonal)``: a baseline.
+    """A Gaussian of low rank plus diagonal: covariance ``factor factorᵀ + diag(diagonal)``.
 
     Parameters
     ----------

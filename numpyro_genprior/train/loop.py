@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-__all__ = ["Augment", "Epochs", "FitResult", "Run"]
+__all__ = ["Augment", "Epochs", "FitResult", "Run", "fit_result"]
 
 P = TypeVar("P", bound=Prior)
 S = TypeVar("S")  # state of training
@@ -74,18 +74,6 @@ class FitResult(Result, Generic[P]):
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
-    @classmethod
-    def of(
-        cls,
-        prior: P,
-        run: Run,
-        diagnostics: Mapping[str, float] | None = None,
-        warnings: tuple[str, ...] = (),
-    ) -> FitResult[P]:
-        """The result of a run, around the prior that holds its weights."""
-        warnings = run.warnings + warnings
-        return cls(prior, run.losses, run.stopped, run.best_epoch, diagnostics or {}, warnings)
-
     def __str__(self) -> str:
         lines = [
             f"{type(self.prior).__name__} trained for {_epochs(self.losses)}; "
@@ -121,6 +109,18 @@ class FitResult(Result, Generic[P]):
             coords={"epoch": numbers},
             attrs={"stopped": self.stopped, "best_epoch": self.best_epoch, **self.diagnostics},
         )
+
+
+def fit_result(
+    prior: P,
+    run: Run,
+    diagnostics: Mapping[str, float] | None = None,
+    warnings: tuple[str, ...] = (),
+) -> FitResult[P]:
+    """The result of a run, with the prior that has its weights."""
+    return FitResult(
+        prior, run.losses, run.stopped, run.best_epoch, diagnostics or {}, run.warnings + warnings
+    )
 
 
 def _epochs(losses: Mapping[str, list[float]]) -> str:
@@ -244,8 +244,8 @@ class Epochs(Generic[S, W]):
     """Run epochs of jitted steps with early stopping.
 
     The steps run in a Python loop: progress, early stopping and non-finite losses are handled on
-    the host. In ``lax.scan`` a convolution of a bare network would be slow on CPU, too
-    (`numpyro_genprior.networks.convolution`).
+    the host. Inside ``lax.scan``, moreover, convolutions of networks that are not `Frozen` are slow
+    on CPU (see `numpyro_genprior.networks.convolution`).
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Files of priors hold them bit for bit, and load by themselves or with like=."""
+"""Files hold priors bit for bit, and load by themselves or with like=."""
 
 import contextlib
 import copy
@@ -47,7 +47,7 @@ def gan(key, latent=3, **kwargs):
     return GANPrior(mlp(key), latent, **kwargs)
 
 
-# Priors on built-in parts: their files load with no skeleton.
+# Priors on built-in parts: their files load without a template.
 ALONE = {
     "gan": gan,
     "gan bounded": lambda key: gan(key, support=constraints.unit_interval),
@@ -147,7 +147,7 @@ def permuted(key):
     )
 
 
-# Priors on parts that only their code can make again.
+# Priors on parts that only their own code can build: loading needs a template.
 WITH_LIKE = {
     "equinox": lambda key: GANPrior(eqx.nn.MLP(3, 4, 5, 1, activation=jnp.tanh, key=key), 3),
     "haiku": lambda key: GANPrior(haiku_net(key), 3),
@@ -208,7 +208,7 @@ def test_loads_by_itself(path, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_fills_a_skeleton(path, case):
+def test_fills_a_template(path, case):
     prior, like = CASES[case](KEY), CASES[case](jax.random.key(4))
     untouched = copy.deepcopy(like)
     rescaled = jax.tree.map(lambda w: 0.5 * w, prior)
@@ -220,15 +220,15 @@ def test_fills_a_skeleton(path, case):
         assert read_header(path)["loads"] == "with like="
         with pytest.raises(ngp_io.TemplateRequiredError, match="like="):
             load(path)
-    # One skeleton, one program: the static parts are equal.
+    # One template, one compiled program: the static parts are equal.
     loaded = load(path, rescaled)
     assert_same(prior, loaded)
     assert jax.tree.structure(loaded) == jax.tree.structure(rescaled)
 
 
-def test_a_skeleton_costs_no_weights():
-    skeleton = rebuild._skeleton("MLPDecoder", mlp().config)
-    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(skeleton))
+def test_a_template_allocates_no_weights():
+    template = rebuild._template("MLPDecoder", mlp().config)
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(template))
 
 
 def test_integer_arrays_are_kept(path):

@@ -1,4 +1,4 @@
-"""Files of priors are refused when anything is off, and are written whole or not at all."""
+"""Damaged or unsuitable files are refused, and files are written atomically."""
 
 import json
 import os
@@ -219,7 +219,7 @@ def test_a_valid_file_with_a_wrong_description_is_refused(path):
     refuse({**prior, "networks": networks}, ngp_io.TemplateRequiredError)
 
 
-# ---- misfits with like= -------------------------------------------------------------------------
+# ---- templates that do not fit -------------------------------------------------------------------
 
 # Saved, like=, error and its message.
 MISFITS = {

@@ -8,6 +8,8 @@ import pytest
 from matplotlib import pyplot
 
 import numpyro_genprior as ngp
+from numpyro_genprior.infer.mgvi import MGVIResult
+from numpyro_genprior.infer.mgvi.step import Settings
 from numpyro_genprior.infer.smc import SMCResult
 from numpyro_genprior.infer.tempering import TemperingReport
 
@@ -74,10 +76,39 @@ def test_smc():
     assert result.plot(ax) is ax
 
 
+def mgvi_result():
+    steps = np.array([3.0, 0.5, 0.1])
+    return MGVIResult(
+        xi=jnp.zeros(4),
+        kl_before=steps + 10,
+        kl=steps,
+        moved=steps,
+        sampling_iterations=np.ones((3, 2), int),
+        newton_steps=np.ones(3, int),
+        newton_iterations=np.ones(3, int),
+        stopped_early=np.zeros(3, int),
+        decrement=steps / 100,
+        warnings=(),
+        posterior=cast("Any", None),
+        settings=Settings(),
+    )
+
+
+def test_mgvi():
+    result = mgvi_result()
+    ax = result.plot()
+    moved, newton, _ = ax.get_lines()
+    np.testing.assert_array_equal(moved.get_xdata(), [1, 2, 3])
+    np.testing.assert_array_equal(moved.get_ydata(), result.moved)
+    np.testing.assert_array_equal(newton.get_ydata(), result.decrement)
+    assert result.plot(ax) is ax
+
+
 @pytest.mark.parametrize(
     ("plot", "match"),
     [
         (ngp.plots.tempering, r"ngp\.infer\.ParallelTempering\.report\(mcmc\)"),
+        (ngp.plots.mgvi, r"ngp\.infer\.MGVI\(model\)\.run"),
         (ngp.plots.smc, r"ngp\.infer\.SMC\(model\)\.run"),
     ],
 )

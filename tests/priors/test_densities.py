@@ -32,7 +32,7 @@ def made(name):
 
 
 @pytest.mark.parametrize("case", select(density="exact", one_way=False), ids=repr)
-def test_log_prob_is_that_of_the_latent_less_the_log_determinant(case, key):
+def test_log_prob_is_the_latent_log_prob_minus_the_log_determinant(case, key):
     """At five latents, by jacfwd and slogdet; for events of another size by J Jᵀ where linear."""
     prior = case.make(KEY)
     z = prior.latent.sample(key, (5,))
@@ -55,7 +55,7 @@ def test_log_prob_is_that_of_the_latent_less_the_log_determinant(case, key):
 
 
 def test_check_prior_in_double_precision():
-    """The suite for users finds nothing here, in this precision either."""
+    """check_prior passes in this precision too."""
     check_prior(made("log_normal"))
 
 
@@ -63,7 +63,7 @@ def test_check_prior_in_double_precision():
 
 
 def integral(prior, low, high, panels, x_of=lambda t: t):
-    """The integral of the density over a box by Gauss and Legendre's rule, 8 nodes a panel.
+    """The integral of the density over a box by Gauss-Legendre quadrature, 8 nodes per panel.
 
     With a substitution x(t), coordinate by coordinate, low and high are those of t.
     """
@@ -81,7 +81,7 @@ def integral(prior, low, high, panels, x_of=lambda t: t):
 
 
 def spline(key):
-    """A flow on one number, its knots moved by weights from the key."""
+    """A one-dimensional flow with random knots."""
     leaves, treedef = jax.tree.flatten(fb.RationalQuadraticSpline(knots=4, interval=4))
     keys = jax.random.split(key, len(leaves))
     leaves = [
@@ -173,7 +173,7 @@ def goodness_of_fit(samples, log_density):
 
 @pytest.mark.parametrize("name", SAMPLED)
 def test_samples_agree_with_the_density(name, key):
-    """And the test has power: a density wrong by a quarter does not agree."""
+    """The test has power: it rejects a density that is wrong by a quarter."""
     prior = made(name)
     samples = prior.sample(key, (3000,))
     log_prob = np.asarray(prior.log_prob(samples))
@@ -184,7 +184,7 @@ def test_samples_agree_with_the_density(name, key):
 
 
 @pytest.mark.parametrize("name", ["vae", "vae_with_scale_of_its_own", "vae_over_a_flow"])
-def test_samples_of_a_vae_have_the_moments_of_their_parts(name, key):
+def test_samples_of_a_vae_have_the_moments_of_decoder_and_noise(name, key):
     """E x = E g(z) and Var x = Var g(z) + E scale², within five standard errors."""
     prior = made(name)
     n = 20_000
@@ -313,7 +313,8 @@ def test_from_samples_against_scikit_learn(rng):
 
 
 def test_from_samples_recovers_a_full_covariance(rng):
-    """With all ranks but one the covariance is the sample covariance on the diagonal, and near."""
+    """With full rank minus one, the covariance equals the sample covariance on the diagonal and is
+    close elsewhere."""
     data = rng.normal(size=(500, 3, 2))
     prior = ngp.GaussianPrior.from_samples(data, rank=5)
     covariance = np.cov(data.reshape(500, -1).T, bias=True)
@@ -365,8 +366,8 @@ def linear_gaussian(encoder=None):
 
 
 @pytest.mark.parametrize("with_encoder", [False, True])
-def test_the_bound_is_one_and_tightens(with_encoder, key):
-    """In expectation not above the exact evidence, increasing in K, and close to it at the end."""
+def test_the_bound_is_below_the_evidence_and_tightens(with_encoder, key):
+    """Its mean is at most the exact evidence, increases with K, and is close to it for large K."""
     prior, evidence, w = linear_gaussian()
     if with_encoder:  # a poor one: 0.8 of the right mean, and a deviation that is too large
         precision = np.eye(2) + w.T @ w / 0.25
@@ -386,7 +387,7 @@ def test_the_bound_is_one_and_tightens(with_encoder, key):
 
 
 def test_the_bound_is_exact_with_the_exact_posterior(key):
-    """An encoder that is the posterior leaves no variance: one sample gives the evidence."""
+    """If the encoder is the exact posterior, one sample gives the evidence without variance."""
     _, evidence, w = linear_gaussian()
     # rotate the latent so that the posterior has independent coordinates
     _, _, rotation = np.linalg.svd(w)
@@ -404,11 +405,11 @@ def test_the_bound_is_exact_with_the_exact_posterior(key):
     np.testing.assert_allclose(bound, evidence.logpdf(np.asarray(x)), rtol=1e-9)
 
 
-# ---- kin -----------------------------------------------------------------------------------------
+# ---- related priors ------------------------------------------------------------------------------
 
 
 def test_thicken_and_noiseless(key):
-    """The manifold and its neighbour decode alike; the neighbour's noise is what was asked for."""
+    """Both decode alike, and the noise is the one that was given."""
     gan = ngp.GANPrior(mlp(KEY, 2, 4), 2)
     vae = gan.thicken(jnp.array([0.1, 0.2, 0.3, 0.4]))
     z = gan.latent.sample(key, (3,))
@@ -438,7 +439,7 @@ def test_with_scale(key):
             np.testing.assert_array_equal(other.encode(x), prior.encode(x))
 
 
-def test_kin_keep_the_encoder(key):
+def test_related_priors_keep_the_encoder(key):
     prior = made("vae_conditional")
     gan = prior.noiseless()
     x = prior.sample(key, (3,))
@@ -458,7 +459,7 @@ def test_event_given_is_a_normal(key):
 
 
 def test_the_inverse_is_computed_once():
-    """A density with the latent at hand costs no inverse; from the event, inverse and log
+    """With a known latent the density needs no inverse; from the event, inverse and log
     determinant come in one pass of the conditioner."""
     flow = coupling(KEY, 2)
     prior = ngp.FlowPrior(flow)
@@ -471,7 +472,7 @@ def test_the_inverse_is_computed_once():
     assert ours <= 1.05 * theirs + 10
 
 
-def test_events_are_as_wide_as_the_widest():
+def test_events_have_the_widest_dtype():
     """The dtype under x64: float32 weights and a float64 latent give float64 events."""
     weights = jnp.ones((3, 2), jnp.float32)
     prior = ngp.GANPrior(lambda z: weights @ z, 2)

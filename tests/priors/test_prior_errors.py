@@ -1,4 +1,4 @@
-"""Mistakes with scales, densities, flows, Gaussians and keys, with the message of each."""
+"""Errors about scales, densities, flows, Gaussians and keys, with their messages."""
 
 import equinox as eqx
 import jax
@@ -26,12 +26,12 @@ def a_scale_of_zero():
 
 
 @ERRORS.mistake(ValueError, r"for no noise at all use GANPrior")
-def thickened_by_a_negative_scale():
+def thickening_by_a_negative_scale():
     gan().thicken(-1.0)
 
 
 @ERRORS.mistake(ValueError, "is not positive")
-def a_scale_of_zero_in_place_of_another():
+def replacing_the_scale_by_zero():
     vae().with_scale(0.0)
 
 
@@ -71,12 +71,12 @@ def a_bound_from_no_samples():
 
 
 @ERRORS.mistake(ValueError, r"Pass num_samples=64")
-def a_bound_from_half_a_sample():
+def a_bound_from_a_fraction_of_a_sample():
     vae().log_prob_bound(KEY, X, num_samples=2.5)
 
 
 @ERRORS.mistake(NotImplementedError, r"Use prior\.decode\(z\), which is the event")
-def the_law_of_an_event_that_the_latent_fixes():
+def the_conditional_density_of_a_gan():
     gan().event_given(Z)
 
 
@@ -165,7 +165,7 @@ def a_flow_over_a_conditional_base():
 
 
 @ERRORS.mistake(ValueError, r"Put the rank last; use rank 0 for independent entries")
-def a_factor_without_rank():
+def a_factor_without_a_rank_dimension():
     ngp.GaussianPrior(X, factor=jnp.ones(3), diagonal=1.0)
 
 
@@ -175,27 +175,27 @@ def a_variance_of_zero():
 
 
 @ERRORS.mistake(ValueError, r"Choose a smaller rank, or give more events")
-def more_rank_than_events():
+def a_rank_above_the_number_of_events():
     ngp.GaussianPrior.from_samples(np.eye(4), rank=4)
 
 
 @ERRORS.mistake(ValueError, r"Stack the events along a first dimension")
-def one_event_for_samples():
+def from_samples_of_one_event():
     ngp.GaussianPrior.from_samples(np.ones(4), rank=1)
 
 
 @ERRORS.mistake(ValueError, r"Remove those events")
-def nan_in_samples():
+def from_samples_with_nan():
     ngp.GaussianPrior.from_samples(np.full((5, 4), np.nan), rank=1)
 
 
 @ERRORS.mistake(ValueError, r"Give events that differ")
-def samples_that_are_all_the_same():
+def from_samples_that_are_all_equal():
     ngp.GaussianPrior.from_samples(np.ones((5, 4)), rank=1)
 
 
 @ERRORS.mistake(ValueError, r"expected an integer from 0 to 3")
-def half_a_rank():
+def a_rank_that_is_no_integer():
     ngp.GaussianPrior.from_samples(np.eye(4), rank=0.5)
 
 
@@ -205,7 +205,7 @@ def a_mean_that_does_not_fit_the_grid():
 
 
 @ERRORS.mistake(ValueError, r"expected positive integers")
-def a_grid_of_half_points():
+def a_grid_size_that_is_no_integer():
     ngp.GaussianFieldPrior((2.5,), lambda k: 1 / (1 + k**2))
 
 

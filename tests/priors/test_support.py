@@ -1,4 +1,4 @@
-"""Where the events of a flow live: told where it can be, asked for where it cannot."""
+"""The support of a flow is inferred if possible; otherwise ``support=`` is required."""
 
 import distrax
 import jax.numpy as jnp
@@ -29,15 +29,15 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_a_part_of_the_line_is_never_called_the_line(name):
-    """A wrong support costs NUTS its trajectories; the remedy is one keyword."""
+def test_a_bounded_support_is_never_taken_for_the_real_line(name):
+    """A wrong support makes NUTS diverge; the message names the keyword."""
     with pytest.raises(ValueError, match=r"[Pp]ass e\.g\. support="):
         UNKNOWN[name]()
     declared = UNKNOWN[name](support=constraints.positive)
     assert declared.support.event_dim == 1
 
 
-def test_what_can_be_told():
+def test_supports_that_are_inferred():
     real = ngp.FlowPrior(distrax.ScalarAffine(jnp.zeros(2), jnp.full(2, 2.0)), latent=2)
     assert real.support.base_constraint is constraints.real
     nested = nt.ComposeTransform([nt.AffineTransform(1.0, 2.0), nt.ExpTransform()])

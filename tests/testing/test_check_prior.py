@@ -1,4 +1,4 @@
-"""The checks can fail: priors that are wrong in one way each, and the check that notices."""
+"""Every check can fail: priors with one error each, and the check that finds it."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from numpyro_genprior.testing import CHECKS, check_prior
 
 
 class Affine(ngp.Prior):
-    """x = loc + scale z: right in every way, and the base of what is wrong in one."""
+    """x = loc + scale z: a correct prior, from which those with an error derive."""
 
     density = "exact"
     pytree_data_fields = ("loc", "scale")
@@ -83,7 +83,7 @@ class WithHiddenWeights(Affine):
 
 
 class WithStaticThatDiffers(Affine):
-    """A static field that no copy equals compiles a program for each."""
+    """A static field without equality compiles a new program for every copy."""
 
     pytree_aux_fields = ("token",)
 
@@ -98,7 +98,7 @@ class DrawnFromItsState(Affine):
 
 
 class WithADensityThatIsNone(Affine):
-    """It has no density, it says, and gives a number all the same."""
+    """It says that it has no density but returns a number."""
 
     density = "none"
     log_prob = score = lambda self, value: jnp.zeros(())
@@ -138,23 +138,23 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("cls", BROKEN, ids=lambda cls: cls.__name__)
-def test_a_broken_prior_is_noticed(cls):
+def test_a_broken_prior_fails_its_check(cls):
     check, words = BROKEN[cls]
     with pytest.raises(AssertionError, match=words) as caught:
         check_prior(cls(), checks=[check])
     assert f"in check {check!r}" in caught.value.__notes__[-1]
 
 
-def test_one_that_is_not_broken_passes():
+def test_a_correct_prior_passes():
     check_prior(Affine())
 
 
 @pytest.mark.float64
-def test_one_that_is_not_broken_passes_in_double_precision():
+def test_a_correct_prior_passes_in_double_precision():
     check_prior(Affine(), checks=["density_against_jacobian", "gradients"])
 
 
-def test_every_check_is_known_to_fail_or_seen_elsewhere():
-    """Of the rest, `plates`, `scan` and `predictive` look at NumPyro's own models of a prior."""
+def test_every_check_fails_for_a_broken_prior_or_is_tested_elsewhere():
+    """Of the rest, `plates`, `scan` and `predictive` look at NumPyro models of a prior."""
     rest = {"plates", "scan", "predictive", "pickling", "conditional_density"}
     assert {check for check, _ in BROKEN.values()} | rest == set(CHECKS)

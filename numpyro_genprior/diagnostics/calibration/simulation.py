@@ -188,9 +188,24 @@ def simulate(
         Random key.
     given
         Values of sites, events of priors among them, that replace the drawn ones: the data are
-        drawn given these. The latents and noise that such an event is made of are left out of the
+        drawn given these. The latents and noise that such an event is made from are left out of the
         result.
+
+    Raises
+    ------
+    ValueError
+        If an event in `given` is decoded inside ``scan``.
     """
+    events = [sites.model[name] for name in given or () if name in sites.model]
+    scanned = [site.name for site in events if site.in_scan and site.kind == "deterministic"]
+    if scanned:
+        raise ValueError(
+            message(
+                f"Data cannot be simulated from given values of {scanned[0]!r}, which is decoded "
+                "inside a scan: each step would use its own",
+                remedy="sample the event before the scan, and pass it to the scan",
+            )
+        )
     with numpyro.handlers.block():
         drawn = numpyro.handlers.seed(Unobserve(model, sites.data), key)
         if not given:

@@ -1,29 +1,29 @@
-"""Parameters that a rule takes as known: refused when they depend on what is inferred."""
+"""Parameters that a rule takes as constant: refused if they depend on latent variables."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import equinox as eqx
 import jax
 from jax.custom_derivatives import SymbolicZero
+from jaxtyping import PyTree
 
 
-def known(value: jax.Array, others: Any, refusal: str) -> jax.Array:
-    """`value`, unchanged; differentiation raises when `others` carry a tangent.
+def require_constant(value: jax.Array, others: PyTree, refusal: str) -> jax.Array:
+    """`value`, unchanged; differentiation raises if `others` carry a tangent.
 
-    Whether a parameter depends on a latent variable is known to JAX while it differentiates: the
-    tangent of what does not depend on it is a symbolic zero. Nothing is computed for the check.
+    While JAX differentiates, the tangent of an array that does not depend on the latent variables
+    is a symbolic zero. The check computes nothing.
 
     Parameters
     ----------
     value
-        An array on its way to the result.
+        An array that the result depends on.
     others
-        Pytree; its inexact arrays must be constant.
+        Pytree whose inexact arrays must be constant.
     refusal
-        The message.
+        Message of the error.
 
     Raises
     ------
@@ -31,16 +31,20 @@ def known(value: jax.Array, others: Any, refusal: str) -> jax.Array:
         During differentiation, with the message `refusal`.
     """
     arrays = [leaf for leaf in jax.tree.leaves(others) if eqx.is_inexact_array(leaf)]
-    return _known(refusal, value, arrays) if arrays else value
+    return _require_constant(refusal, value, arrays) if arrays else value
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _known(refusal: str, value: jax.Array, others: list[jax.Array]) -> jax.Array:
+def _require_constant(refusal: str, value: jax.Array, others: list[jax.Array]) -> jax.Array:
     del refusal, others
     return value
 
 
-def _known_jvp(refusal: str, primals: Any, tangents: Any) -> Any:
+def _require_constant_jvp(
+    refusal: str,
+    primals: tuple[jax.Array, list[jax.Array]],
+    tangents: tuple[jax.Array | SymbolicZero, list[jax.Array | SymbolicZero]],
+) -> tuple[jax.Array, jax.Array | SymbolicZero]:
     value, _ = primals
     tangent, others = tangents
     if any(not isinstance(t, SymbolicZero) for t in others):
@@ -48,4 +52,4 @@ def _known_jvp(refusal: str, primals: Any, tangents: Any) -> Any:
     return value, tangent
 
 
-_known.defjvp(_known_jvp, symbolic_zeros=True)
+_require_constant.defjvp(_require_constant_jvp, symbolic_zeros=True)

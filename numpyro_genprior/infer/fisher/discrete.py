@@ -1,15 +1,15 @@
-"""Fisher information of discrete laws."""
+"""Fisher information of discrete distributions."""
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.nn import sigmoid
 
-from numpyro_genprior.infer.fisher.registry import register_elementwise
+from numpyro_genprior.infer.fisher.registry import Whiten, register_elementwise
 from numpyro_genprior.infer.fisher.special import (
     inverse,
     inverse_root,
@@ -22,17 +22,17 @@ register_elementwise(dist.Poisson, ("rate",), lambda p, d: d.rate * inverse_root
 # ---- two outcomes --------------------------------------------------------------------------------
 
 
-def _finite(p: Any, d: Any) -> jax.Array:
-    """A logit of minus infinity forbids an outcome and does not move."""
+def _finite_tangent(p: SimpleNamespace, d: SimpleNamespace) -> jax.Array:
+    """The tangent of logits, 0 for those at ±∞, which is the edge of their range."""
     return jnp.where(jnp.isfinite(p.logits), d.logits, 0)
 
 
-def _probs(p: Any, d: Any) -> jax.Array:
+def _probs(p: SimpleNamespace, d: SimpleNamespace) -> jax.Array:
     return d.probs * inverse_root(p.probs) * inverse_root(1 - p.probs)
 
 
-def _logits(p: Any, d: Any) -> jax.Array:
-    return _finite(p, d) * jnp.sqrt(sigmoid(p.logits)) * jnp.sqrt(sigmoid(-p.logits))
+def _logits(p: SimpleNamespace, d: SimpleNamespace) -> jax.Array:
+    return _finite_tangent(p, d) * jnp.sqrt(sigmoid(p.logits)) * jnp.sqrt(sigmoid(-p.logits))
 
 
 register_elementwise(dist.BernoulliProbs, ("probs",), _probs)
@@ -41,13 +41,13 @@ register_elementwise(
     dist.BinomialProbs,
     ("probs",),
     lambda p, d: jnp.sqrt(p.total_count) * _probs(p, d),
-    known=("total_count",),
+    constant=("total_count",),
 )
 register_elementwise(
     dist.BinomialLogits,
     ("logits",),
     lambda p, d: jnp.sqrt(p.total_count) * _logits(p, d),
-    known=("total_count",),
+    constant=("total_count",),
 )
 register_elementwise(
     dist.GeometricProbs,
@@ -62,21 +62,24 @@ register_elementwise(
 # ---- several outcomes ----------------------------------------------------------------------------
 
 
-def _class_probs(p: Any, d: Any) -> jax.Array:
+def _class_probs(p: SimpleNamespace, d: SimpleNamespace) -> jax.Array:
     return d.probs * inverse_root(p.probs)
 
 
-def _class_logits(p: Any, d: Any) -> jax.Array:
-    probs, moved = jax.nn.softmax(p.logits, -1), _finite(p, d)
-    return jnp.sqrt(probs) * (moved - jnp.sum(probs * moved, -1, keepdims=True))
+def _class_logits(p: SimpleNamespace, d: SimpleNamespace) -> jax.Array:
+    probs, tangent = jax.nn.softmax(p.logits, -1), _finite_tangent(p, d)
+    return jnp.sqrt(probs) * (tangent - jnp.sum(probs * tangent, -1, keepdims=True))
 
 
-def _register_classes(DistributionClass: Any, name: str, whiten: Any, counted: bool) -> None:
+def _register_classes(
+    DistributionClass: type[dist.Distribution], name: str, whiten: Whiten, counted: bool
+) -> None:
+    """`counted`: whether an observation is the counts of several trials."""
     register_elementwise(
         DistributionClass,
         (name,),
         (lambda p, d: jnp.sqrt(p.total_count)[..., None] * whiten(p, d)) if counted else whiten,
-        known=("total_count",) if counted else (),
+        constant=("total_count",) if counted else (),
         event=(name,),
     )
 
@@ -90,35 +93,39 @@ _register_classes(dist.MultinomialLogits, "logits", _class_logits, True)
 # ---- negative binomial ---------------------------------------------------------------------------
 
 
-def _negative_binomial(r: Any, q: Any, p: Any, dr: Any, moved: Any) -> Any:
-    """The mean, then the concentration; the two are orthogonal (Lawless 1987).
+def _negative_binomial(
+    r: jax.Array, q: jax.Array, p: jax.Array, dr: jax.Array, scaled_logit_tangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The mean, then the concentration r; the two are orthogonal (Lawless 1987).
 
-    `q` is μ/(r+μ), `p` is 1-q and `moved` is ``√q`` times the tangent of ``log(q/p)``.
+    `q` is μ/(r+μ), `p` is 1-q and `scaled_logit_tangent` is ``√q`` times the tangent of
+    ``log(q/p)``.
     """
     return (
-        jnp.sqrt(q) * dr * inverse_root(r) + jnp.sqrt(r) * moved,
+        jnp.sqrt(q) * dr * inverse_root(r) + jnp.sqrt(r) * scaled_logit_tangent,
         jnp.sqrt(negative_binomial_concentration(r, q, p)) * dr,
     )
 
 
-def _by_rate(p: Any, d: Any) -> Any:
-    q, rest = 1 / (1 + p.rate), 1 / (1 + inverse(p.rate))
-    rest = jnp.where(p.rate > 0, rest, 0)
-    moved = -jnp.sqrt(q) * d.rate * inverse(p.rate)
-    return _negative_binomial(p.concentration, q, rest, d.concentration, moved)
+def _by_rate(p: SimpleNamespace, d: SimpleNamespace) -> tuple[jax.Array, jax.Array]:
+    q, one_minus_q = 1 / (1 + p.rate), 1 / (1 + inverse(p.rate))
+    one_minus_q = jnp.where(p.rate > 0, one_minus_q, 0)
+    tangent = -jnp.sqrt(q) * d.rate * inverse(p.rate)
+    return _negative_binomial(p.concentration, q, one_minus_q, d.concentration, tangent)
 
 
-def _by_probs(p: Any, d: Any) -> Any:
-    moved = d.probs * inverse_root(p.probs) * inverse(1 - p.probs)
-    return _negative_binomial(p.total_count, p.probs, 1 - p.probs, d.total_count, moved)
+def _by_probs(p: SimpleNamespace, d: SimpleNamespace) -> tuple[jax.Array, jax.Array]:
+    tangent = d.probs * inverse_root(p.probs) * inverse(1 - p.probs)
+    return _negative_binomial(p.total_count, p.probs, 1 - p.probs, d.total_count, tangent)
 
 
-def _by_logits(p: Any, d: Any) -> Any:
+def _by_logits(p: SimpleNamespace, d: SimpleNamespace) -> tuple[jax.Array, jax.Array]:
     q = sigmoid(p.logits)
-    moved = jnp.sqrt(q) * d.logits
-    return _negative_binomial(p.total_count, q, sigmoid(-p.logits), d.total_count, moved)
+    tangent = jnp.sqrt(q) * d.logits
+    return _negative_binomial(p.total_count, q, sigmoid(-p.logits), d.total_count, tangent)
 
 
-register_elementwise(dist.GammaPoisson, ("concentration", "rate"), _by_rate)  # and 2
+# NegativeBinomial2 is a subclass of GammaPoisson.
+register_elementwise(dist.GammaPoisson, ("concentration", "rate"), _by_rate)
 register_elementwise(dist.NegativeBinomialProbs, ("total_count", "probs"), _by_probs)
 register_elementwise(dist.NegativeBinomialLogits, ("total_count", "logits"), _by_logits)

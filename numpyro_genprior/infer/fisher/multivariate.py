@@ -1,15 +1,14 @@
-"""Fisher information of laws of vectors."""
+"""Fisher information of the Dirichlet, beta and multivariate normal distributions."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from numpyro_genprior.infer.fisher.constant_parameters import known
+from numpyro_genprior.infer.fisher.constant_parameters import require_constant
 from numpyro_genprior.infer.fisher.registry import (
     broadcast,
     constant_parameters_refusal,
@@ -23,22 +22,22 @@ from numpyro_genprior.priors.low_rank import inverse_root
 
 
 def _dirichlet(a: jax.Array, d: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``diag(ψ₁(aᵢ)) - ψ₁(Σa) 11ᵀ`` as a centred part and a positive rest.
+    """``diag(ψ₁(aᵢ)) - ψ₁(Σa) 11ᵀ`` as a centred part and a positive remainder.
 
-    With ``s = Σ 1/ψ₁(aᵢ)`` the rest is ``(1/s - ψ₁(Σa)) (Σ dᵢ)²``, where
+    With ``s = Σ 1/ψ₁(aᵢ)`` the remainder is ``(1/s - ψ₁(Σa)) (Σ dᵢ)²``, where
     ``1 - s ψ₁(Σa) = ψ₁(Σa) [Σ δ(aᵢ) - δ(Σa)]`` and ``δ(a) = a - 1/ψ₁(a)`` lies between 0 and ½.
     """
-    total = jnp.sum(a, -1, keepdims=True)
-    psi, left = _trigamma_and_lag(a)
-    psi_total, left_total = _trigamma_and_lag(total)
+    psi, delta = _trigamma_and_delta(a)
+    psi_total, delta_total = _trigamma_and_delta(jnp.sum(a, -1, keepdims=True))
     s = jnp.sum(inverse(psi), -1, keepdims=True)
-    moved = jnp.sum(d, -1, keepdims=True)
-    rest = psi_total * inverse(s) * (jnp.sum(left, -1, keepdims=True) - left_total)
-    centred = jnp.sqrt(psi) * (d - moved * inverse(s) * inverse(psi))
-    return centred, jnp.sqrt(jnp.maximum(rest, 0)) * moved
+    d_total = jnp.sum(d, -1, keepdims=True)
+    remainder = psi_total * inverse(s) * (jnp.sum(delta, -1, keepdims=True) - delta_total)
+    centred = jnp.sqrt(psi) * (d - d_total * inverse(s) * inverse(psi))
+    return centred, jnp.sqrt(jnp.maximum(remainder, 0)) * d_total
 
 
-def _trigamma_and_lag(a: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _trigamma_and_delta(a: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``ψ₁(a)`` and ``δ(a) = a - 1/ψ₁(a)``."""
     excess = trigamma_excess(a)
     return inverse(a) + excess, a**2 * excess / (1 + a * excess)
 
@@ -62,9 +61,11 @@ register_elementwise(
 # ---- Gaussians -----------------------------------------------------------------------------------
 
 
-def _mvn(law: Any, d: Any) -> Any:
+def _multivariate_normal(
+    normal: dist.MultivariateNormal, d: dict[str, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     """``L⁻¹ dm``; and with ``X = L⁻¹ dL`` ``½ |X + Xᵀ|² = |strictly lower|² + 2 |diag|²``."""
-    chol = broadcast(law, law.scale_tril, 2)
+    chol = broadcast(normal, normal.scale_tril, 2)
     loc = jax.lax.linalg.triangular_solve(chol, d["loc"][..., None], left_side=True, lower=True)
     x = jax.lax.linalg.triangular_solve(chol, d["scale_tril"], left_side=True, lower=True)
     weight = jnp.tril(jnp.ones_like(x)) + (math.sqrt(2) - 1) * jnp.broadcast_to(
@@ -75,23 +76,25 @@ def _mvn(law: Any, d: Any) -> Any:
 
 register_fisher(
     dist.MultivariateNormal,
-    parameters=lambda law: {
-        "loc": broadcast(law, law.loc, 1),
-        "scale_tril": broadcast(law, jnp.tril(law.scale_tril), 2),
+    parameters=lambda normal: {
+        "loc": broadcast(normal, normal.loc, 1),
+        "scale_tril": broadcast(normal, jnp.tril(normal.scale_tril), 2),
     },
-    whiten=_mvn,
+    whiten=_multivariate_normal,
 )
 
 
-def _only_loc(law: dist.LowRankMultivariateNormal) -> dict[str, jax.Array]:
-    refusal = constant_parameters_refusal(type(law).__name__)
-    return {"loc": known(broadcast(law, law.loc, 1), (law.cov_factor, law.cov_diag), refusal)}
+def _loc(normal: dist.LowRankMultivariateNormal) -> dict[str, jax.Array]:
+    """The mean; the covariance is taken as constant."""
+    refusal = constant_parameters_refusal(type(normal).__name__)
+    covariance = (normal.cov_factor, normal.cov_diag)
+    return {"loc": require_constant(broadcast(normal, normal.loc, 1), covariance, refusal)}
 
 
 register_fisher(
     dist.LowRankMultivariateNormal,
-    parameters=_only_loc,
-    whiten=lambda law, d: inverse_root(
-        broadcast(law, law.cov_factor, 2), broadcast(law, law.cov_diag, 1), d["loc"]
+    parameters=_loc,
+    whiten=lambda normal, d: inverse_root(
+        broadcast(normal, normal.cov_factor, 2), broadcast(normal, normal.cov_diag, 1), d["loc"]
     ),
 )

@@ -9,54 +9,62 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import PyTree
 from numpyro.distributions import Distribution
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.fisher.constant_parameters import known
+from numpyro_genprior.infer.fisher.constant_parameters import require_constant
 from numpyro_genprior.priors import Prior
+
+Parameters = Callable[[Any], PyTree]
+"""From a distribution to its parameters θ."""
+WhitenTangent = Callable[[Any, Any], PyTree]
+"""From a distribution and a tangent dθ to ``F(θ)^(1/2) dθ``."""
+Whiten = Callable[[SimpleNamespace, SimpleNamespace], PyTree]
+"""The same for `register_elementwise`, with parameters and tangents as attributes."""
 
 
 class FisherRule(NamedTuple):
-    """What `register_fisher` keeps: the parameters of a law, and their whitening."""
+    """The parameters of a distribution, and the root of its Fisher information."""
 
-    parameters: Callable[[Any], Any]
-    whiten: Callable[[Any, Any], Any]
+    parameters: Parameters
+    whiten: WhitenTangent
 
 
 RULES: dict[type, FisherRule | str] = {}
-"""A rule, or the reason why there can be none."""
+"""For each class its rule, or the reason why it has no Fisher information."""
 
 
 def register_fisher(
     DistributionClass: type[Distribution],
     *,
-    parameters: Callable[[Any], Any],
-    whiten: Callable[[Any, Any], Any],
+    parameters: Parameters,
+    whiten: WhitenTangent,
 ) -> None:
-    """Add the Fisher information of a class of laws; the last registration counts.
+    """Add the Fisher information of a class of distributions; replaces an earlier registration.
 
     Parameters
     ----------
     DistributionClass
         A NumPyro distribution class. Its subclasses inherit the rule, unless they have their own.
     parameters
-        Function of a law that gives a pytree θ of floating-point arrays, each of shape
-        ``law.batch_shape`` + shape of that parameter for one element of the batch.
+        From a distribution to a pytree θ of floating-point arrays, each of shape ``batch_shape``
+        of the distribution, followed by the shape of that parameter for one batch element.
     whiten
-        Function ``whiten(law, dθ)``, linear in dθ (a pytree like θ), that gives a pytree of
-        arrays w, each with ``law.batch_shape`` leading, such that over one element of the batch
-        ``|w|² = dθᵀ F(θ) dθ`` with ``F = E[∇log p ∇log pᵀ]``. Any square root will do, and it
-        need not be square. The law is treated as constant here.
+        Function ``whiten(distribution, dθ)``, linear in dθ (a pytree like θ), which returns a
+        pytree of arrays w with ``batch_shape`` leading, such that for each batch element
+        ``|w|² = dθᵀ F(θ) dθ`` with ``F = E[∇log p ∇log pᵀ]``. Any square root of F will do, and it
+        need not be square. The distribution is treated as constant here.
 
     Raises
     ------
     TypeError
-        When the class is no NumPyro distribution class.
+        If the class is not a NumPyro distribution class.
 
     Notes
     -----
-    **Fails when** the elements of the batch are not independent, or a subclass has another law
-    in the same attributes: register the subclass, too.
+    **Fails when** the batch elements are not independent, or a subclass gives the same attributes
+    another meaning: register the subclass as well.
 
     Examples
     --------
@@ -66,8 +74,8 @@ def register_fisher(
     ...     pass
     >>> register_fisher(
     ...     Unit,
-    ...     parameters=lambda law: {"loc": jnp.broadcast_to(law.loc, law.batch_shape)},
-    ...     whiten=lambda law, tangent: tangent["loc"],
+    ...     parameters=lambda unit: {"loc": jnp.broadcast_to(unit.loc, unit.batch_shape)},
+    ...     whiten=lambda unit, tangent: tangent["loc"],
     ... )
     >>> fisher_information(Unit(jnp.array(3.0), 1.0))
     Array([[1.]], dtype=float32)
@@ -77,28 +85,32 @@ def register_fisher(
 
 
 def refuse_fisher(DistributionClass: type[Distribution], reason: str) -> None:
-    """Say why a class of laws has no Fisher information; ends in what to do instead."""
+    """Register the reason why a class has no Fisher information, and what to use instead."""
     RULES[DistributionClass] = reason
 
 
-def find_rule(law: Any) -> FisherRule | str | None:
-    """The rule (or refusal) of the nearest class in the method resolution order, or None.
+def find_rule(distribution: Distribution) -> FisherRule | str | None:
+    """The rule, or the reason for its absence, of the first class in the MRO that has one, or None.
 
-    A prior whose class has no rule states its own, by the hooks of `Prior`.
+    For priors without a registered rule it comes from the hooks of `Prior`.
     """
-    rule = next((RULES[cls] for cls in type(law).__mro__ if cls in RULES), None)
-    if rule is not None or not isinstance(law, Prior):
+    rule = next((RULES[cls] for cls in type(distribution).__mro__ if cls in RULES), None)
+    if rule is not None or not isinstance(distribution, Prior):
         return rule
-    if law.no_fisher is not None:
-        return law.no_fisher
-    return FisherRule(_parameters_of_prior, type(law).fisher_root) if law.has_fisher else None
+    if distribution.no_fisher is not None:
+        return distribution.no_fisher
+    if not distribution.has_fisher:
+        return None
+    return FisherRule(_parameters_of_prior, type(distribution).fisher_root)
 
 
-def _parameters_of_prior(prior: Prior) -> Any:
-    """The parameters of a prior, which refuse tangents of what its information takes as known."""
+def _parameters_of_prior(prior: Prior) -> PyTree:
+    """The parameters of a prior; refuses tangents of the fields that it takes as constant."""
     constants = [getattr(prior, field) for field in prior.fisher_constants]
     refusal = constant_parameters_refusal(type(prior).__name__)
-    return jax.tree.map(lambda leaf: known(leaf, constants, refusal), prior.fisher_parameters())
+    return jax.tree.map(
+        lambda leaf: require_constant(leaf, constants, refusal), prior.fisher_parameters()
+    )
 
 
 def constant_parameters_refusal(name: str) -> str:
@@ -106,49 +118,62 @@ def constant_parameters_refusal(name: str) -> str:
     return message(
         f"The covariance of an observed {name} depends on latent variables",
         expected="a fixed covariance: for this distribution only the information about the mean is "
-        "known",
+        "implemented",
         remedy="observe with dist.MultivariateNormal, which has the information about its "
         "covariance, or give this class a rule with register_fisher",
     )
 
 
 def register_elementwise(
-    DistributionClass: Any,
+    DistributionClass: type[Distribution],
     names: Iterable[str],
-    whiten: Callable[[Any, Any], Any],
+    whiten: Whiten,
     *,
-    known: Iterable[str] = (),
+    constant: Iterable[str] = (),
     event: Iterable[str] = (),
 ) -> None:
-    """Add a rule whose parameters are attributes, given to `whiten` as ``p.name`` and ``d.name``.
+    """Add a rule whose parameters are attributes of the distribution.
 
-    `known` are attributes that `whiten` reads and that are no parameters; `event` those with one
-    event dimension.
+    Parameters
+    ----------
+    DistributionClass
+        A NumPyro distribution class.
+    names
+        Attributes that are parameters.
+    whiten
+        Function ``whiten(p, d)`` of the parameters ``p.name`` and their tangents ``d.name``.
+    constant
+        Further attributes that `whiten` reads from p.
+    event
+        Those of the attributes that have one event dimension.
     """
-    names, known, event = tuple(names), tuple(known), tuple(event)
+    names, constant, event = tuple(names), tuple(constant), tuple(event)
 
-    def read(law: Any, which: tuple[str, ...]) -> dict[str, jax.Array]:
-        return {n: broadcast(law, getattr(law, n), int(n in event)) for n in which}
+    def read(distribution: Distribution, which: tuple[str, ...]) -> dict[str, jax.Array]:
+        return {
+            name: broadcast(distribution, getattr(distribution, name), int(name in event))
+            for name in which
+        }
 
     register_fisher(
         DistributionClass,
-        parameters=lambda law: read(law, names),
-        whiten=lambda law, tangent: whiten(
-            SimpleNamespace(**read(law, names + known)), SimpleNamespace(**tangent)
+        parameters=lambda distribution: read(distribution, names),
+        whiten=lambda distribution, tangent: whiten(
+            SimpleNamespace(**read(distribution, names + constant)), SimpleNamespace(**tangent)
         ),
     )
 
 
-def broadcast(law: Any, value: ArrayLike, event_ndim: int = 0) -> jax.Array:
-    """An array with the whole batch shape of a law, floating point."""
+def broadcast(distribution: Distribution, value: ArrayLike, event_ndim: int = 0) -> jax.Array:
+    """`value` as a floating-point array with the whole batch shape of a distribution."""
     value = jnp.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.inexact):
         value = value.astype(jnp.result_type(float))
     event = value.shape[value.ndim - event_ndim :]
-    return jnp.broadcast_to(value, law.batch_shape + event)
+    return jnp.broadcast_to(value, distribution.batch_shape + event)
 
 
-def _check_class(cls: Any) -> None:
+def _check_class(cls: object) -> None:
     if not (isinstance(cls, type) and issubclass(cls, Distribution)):
         raise TypeError(
             message(
@@ -156,6 +181,6 @@ def _check_class(cls: Any) -> None:
                 expected="a subclass of numpyro.distributions.Distribution",
                 got=cls,
                 remedy="pass the class itself, e.g. dist.NormalInverseGamma; functions such as "
-                "dist.Bernoulli make laws of the classes BernoulliProbs and BernoulliLogits",
+                "dist.Bernoulli return objects of the classes BernoulliProbs and BernoulliLogits",
             )
         )

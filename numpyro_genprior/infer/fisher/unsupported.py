@@ -1,4 +1,4 @@
-"""Laws that cannot have a Fisher information."""
+"""Distributions that have no Fisher information."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from numpyro_genprior.infer.fisher.registry import refuse_fisher
 
 refuse_fisher(
     dist.Unit,
-    "numpyro.factor adds a term without a law of data. Write the likelihood as numpyro.sample(..., "
-    "obs=...) with a law that has a rule.",
+    "numpyro.factor adds a term without a distribution of data. Write the likelihood as "
+    "numpyro.sample(..., obs=...) with a distribution that has a rule.",
 )
 refuse_fisher(
     dist.Delta,
-    "it is a point mass, and observations tell nothing or everything. Observe with noise, e.g. "
+    "it is a point mass, whose observation is impossible or certain. Observe with noise, e.g. "
     "dist.Normal(value, scale).",
 )

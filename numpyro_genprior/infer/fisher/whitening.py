@@ -1,4 +1,4 @@
-"""`whitened_parameters`: the parameters of a law in units of what one observation can tell."""
+"""`whitened_parameters`: parameters of a distribution, whitened by their Fisher information."""
 
 from __future__ import annotations
 
@@ -12,78 +12,86 @@ import numpyro.distributions as dist
 from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.fisher.constant_parameters import known
+from numpyro_genprior.infer.fisher.constant_parameters import require_constant
 from numpyro_genprior.infer.fisher.registry import FisherRule, find_rule
 from numpyro_genprior.sites.wrappers import unwrap
+
+WRAPPERS = (
+    dist.Independent,
+    dist.ExpandedDistribution,
+    dist.MaskedDistribution,
+    dist.TransformedDistribution,
+)
 
 
 def whitened_parameters(
     at: dist.Distribution,
-    law: dist.Distribution,
+    distribution: dist.Distribution,
     *,
     scale: ArrayLike | None = None,
     value: ArrayLike | None = None,
     name: str | None = None,
 ) -> jax.Array:
-    """``F(at)^(1/2) θ(law)``, flat: its Jacobian is the square root of the information.
+    """``F(at)^(1/2) θ(distribution)``, flat: its Jacobian is the square root of the information.
 
-    With ``f(x) = whitened_parameters(law(x₀), law(x))`` and J the Jacobian of the parameters, the
-    Jacobian of f at x₀ is ``F^(1/2) J``. So ``JᵀFJ v`` is one `jax.jvp` (or the linear function
-    of `jax.linearize`) and one transposed product of one function. The value of f means nothing
-    by itself.
+    With ``f(x) = whitened_parameters(p(x₀), p(x))`` for a function p from x to distributions, and J
+    the Jacobian of their parameters, the Jacobian of f at x₀ is ``F^(1/2) J``. So ``JᵀFJ v`` takes
+    one `jax.jvp` (or the linear function of `jax.linearize`) and one transposed product of one
+    function. The value of f has no meaning by itself.
 
     Parameters
     ----------
     at
-        Where the information is taken; constant (`jax.lax.stop_gradient`). May be `law` itself.
-    law
-        A law of the same structure, whose parameters are whitened.
+        The distribution at which the information is taken; treated as constant. May be
+        `distribution` itself.
+    distribution
+        A distribution of the same structure, whose parameters are whitened.
     scale
-        Factor on the log density, as a NumPyro site has it; broadcasts with the batch shape.
+        Factor on the log density, as in a NumPyro site; broadcasts with the batch shape.
     value
         The observed value. Only its shape is used: NumPyro lets a value have more dimensions
-        than its law, and each of its elements is then an observation.
+        than its distribution, and each of its elements is then an observation.
     name
         Name of the site, for messages.
 
     Returns
     -------
     jax.Array
-        Of shape ``(rows,)``: for each element of the batch the rows of its root, those of masked
-        elements 0.
+        Of shape ``(rows,)``: for each batch element the rows of its root; those of masked elements
+        are 0.
 
     Raises
     ------
     ValueError
-        When the law has no rule, or parameters that its rule takes as known depend on what is
-        differentiated (raised by the differentiation).
+        If the distribution has no rule; during differentiation, if parameters that its rule takes
+        as constant depend on x.
 
     Notes
     -----
     **Fails when** a parameter lies on the edge of its range: a Poisson rate of 0, a probability
-    of 0 or 1, a scale of 0 have infinite information, and such an element contributes 0 (what the
-    chain rule makes of a rate ``exp(η)`` or a probability ``softmax(η)`` that underflows). Where
-    the parameter is free to move from the edge the information is missed. Second derivatives are
-    those of a constant `at`.
+    of 0 or 1 and a scale of 0 have infinite information, and such an element contributes 0, which
+    is the limit for a rate ``exp(η)`` or a probability ``softmax(η)`` that underflows. If the
+    parameter can leave the edge, this information is missing. Second derivatives are those with a
+    constant `at`.
 
     Examples
     --------
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
     >>> from numpyro_genprior.infer.fisher import whitened_parameters
     >>> x = jnp.array([1.0, 2.0])
-    >>> law = lambda x: dist.Normal(x, 0.5).to_event(1)
-    >>> jax.jacobian(lambda x: whitened_parameters(law(x), law(x)))(x)[:2]
+    >>> normal = lambda x: dist.Normal(x, 0.5).to_event(1)
+    >>> jax.jacobian(lambda x: whitened_parameters(normal(x), normal(x)))(x)[:2]
     Array([[2., 0.],
            [0., 2.]], dtype=float32)
     """
-    where = "An observed law" if name is None else f"The law of site '{name}'"
-    leaves, batch = _leaves(at, law, where), tuple(law.batch_shape)
+    where = "An observed distribution" if name is None else f"The distribution of site '{name}'"
+    leaves, batch = _leaves(at, distribution, where), tuple(distribution.batch_shape)
     full = batch
     if value is not None:
-        outer = jnp.ndim(value) - law.event_dim
+        outer = jnp.ndim(value) - distribution.event_dim
         full = jnp.broadcast_shapes(full, jnp.shape(value)[: max(outer, 0)])
     if scale is not None:
-        # The metric is taken at one point: its weights are no part of what is differentiated.
+        # The metric is taken at one point, so its weights must not be differentiated.
         scale = jax.lax.stop_gradient(jnp.asarray(scale))
         full = jnp.broadcast_shapes(full, jnp.shape(scale))
     leaves = [_spread(leaf, batch, full) for leaf in leaves]
@@ -95,27 +103,27 @@ def whitened_parameters(
     return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
 
 
-def fisher_information(law: dist.Distribution) -> jax.Array:
+def fisher_information(distribution: dist.Distribution) -> jax.Array:
     """The information of one observation about the parameters, as dense matrices.
 
-    For small problems and for looking; inference uses `whitened_parameters`.
+    For small problems and for inspection; inference uses `whitened_parameters`.
 
     Parameters
     ----------
-    law
-        A law with a rule. ``expand``, ``to_event``, ``mask`` and fixed transforms around it are
-        looked through.
+    distribution
+        A distribution with a rule. ``expand``, ``to_event``, ``mask`` and fixed transforms around
+        it are ignored.
 
     Returns
     -------
     jax.Array
-        Of shape ``batch_shape + (k, k)`` for k parameters of an element of the law inside, in the
-        order of ``jax.tree.leaves(parameters)``: by name.
+        Of shape ``batch_shape + (k, k)`` for the k parameters of a batch element of the
+        distribution inside, in the order of ``jax.tree.leaves(parameters)``: by name.
 
     Raises
     ------
     ValueError
-        When the law has no rule.
+        If the distribution has no rule.
 
     Notes
     -----
@@ -129,11 +137,11 @@ def fisher_information(law: dist.Distribution) -> jax.Array:
     Array([[4., 0.],
            [0., 4.]], dtype=float32)
     """
-    core = unwrap(law)
+    core = unwrap(distribution)
     rule = find_rule(core)
     if rule is None and isinstance(core, dist.TransformedDistribution):
         return fisher_information(core.base_dist)
-    rule = _ruled(rule, core, "This law")
+    rule = _require_rule(rule, core, "This distribution")
     batch = tuple(core.batch_shape)
     leaves, structure = jax.tree.flatten(rule.parameters(core))
     sizes = [math.prod(leaf.shape[len(batch) :]) for leaf in leaves]
@@ -143,8 +151,8 @@ def fisher_information(law: dist.Distribution) -> jax.Array:
     def column(unit: jax.Array) -> jax.Array:
         tangents, start = [], 0
         for leaf, size in zip(leaves, sizes, strict=True):
-            one = unit[start : start + size].reshape(leaf.shape[len(batch) :])
-            tangents.append(jnp.broadcast_to(one, leaf.shape).astype(leaf.dtype))
+            tangent = unit[start : start + size].reshape(leaf.shape[len(batch) :])
+            tangents.append(jnp.broadcast_to(tangent, leaf.shape).astype(leaf.dtype))
             start += size
         rows = jax.tree.leaves(rule.whiten(core, jax.tree.unflatten(structure, tangents)))
         return jnp.concatenate([row.reshape(*batch, -1) for row in rows], -1)
@@ -153,45 +161,50 @@ def fisher_information(law: dist.Distribution) -> jax.Array:
     return jnp.einsum("i...r,j...r->...ij", root, root)
 
 
-def _leaves(at: Any, law: Any, where: str) -> list[jax.Array]:
-    """Whitened arrays, each with the batch shape of `law` leading."""
-    if type(at) is not type(law):
+def _leaves(at: dist.Distribution, distribution: dist.Distribution, where: str) -> list[jax.Array]:
+    """Whitened arrays, each with the batch shape of `distribution` leading."""
+    if type(at) is not type(distribution):
         raise ValueError(
             message(
-                "whitened_parameters needs two laws of one structure",
+                "whitened_parameters needs two distributions of the same structure",
                 expected=type(at).__name__,
-                got=type(law).__name__,
+                got=type(distribution).__name__,
                 remedy="build both with the same function",
             )
         )
-    if isinstance(law, dist.Independent):
-        return _leaves(at.base_dist, law.base_dist, where)
-    if isinstance(law, dist.ExpandedDistribution):
-        leaves = _leaves(at.base_dist, law.base_dist, where)
-        return [_spread(x, law.base_dist.batch_shape, law.batch_shape) for x in leaves]
-    if isinstance(law, dist.MaskedDistribution):
-        leaves = _leaves(at.base_dist, law.base_dist, where)
-        mask = jnp.broadcast_to(jnp.asarray(law._mask), law.batch_shape)
-        return [jnp.where(_align(mask, x), x, 0) for x in leaves]
-    rule = find_rule(law)
-    if rule is None and isinstance(law, dist.TransformedDistribution):
-        leaves = _leaves(at.base_dist, law.base_dist, where)
-        return [known(x, law.transforms, _moving_transform(law, where)) for x in leaves]
-    rule = _ruled(rule, law, where)
-    # The whitening is that of one point; only the parameters that it is applied to move.
+    rule = find_rule(distribution)
+    if rule is None and isinstance(distribution, WRAPPERS):
+        return _leaves_of_wrapper(at, distribution, where)
+    rule = _require_rule(rule, distribution, where)
+    # The whitening is that at one point; only the parameters that it is applied to vary.
     at = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, at)
-    leaves = jax.tree.leaves(rule.whiten(at, rule.parameters(law)))
-    batch = tuple(law.batch_shape)
+    leaves = jax.tree.leaves(rule.whiten(at, rule.parameters(distribution)))
+    batch = tuple(distribution.batch_shape)
     for leaf in leaves:
         if leaf.shape[: len(batch)] != batch:
             raise ValueError(
                 message(
-                    f"The Fisher rule of {type(law).__name__} gives an array of the wrong shape",
+                    f"The Fisher rule of {type(distribution).__name__} returns an array of the "
+                    "wrong shape",
                     expected=f"the batch shape {batch} leading",
                     got=leaf.shape,
                     remedy="broadcast in parameters= and whiten= of register_fisher",
                 )
             )
+    return leaves
+
+
+def _leaves_of_wrapper(at: Any, wrapper: Any, where: str) -> list[jax.Array]:
+    """Whitened arrays of the distribution inside, for the batch of the wrapper."""
+    leaves = _leaves(at.base_dist, wrapper.base_dist, where)
+    if isinstance(wrapper, dist.ExpandedDistribution):
+        return [_spread(x, wrapper.base_dist.batch_shape, wrapper.batch_shape) for x in leaves]
+    if isinstance(wrapper, dist.MaskedDistribution):
+        mask = jnp.broadcast_to(jnp.asarray(wrapper._mask), wrapper.batch_shape)
+        return [jnp.where(_align(mask, x), x, 0) for x in leaves]
+    if isinstance(wrapper, dist.TransformedDistribution):
+        refusal = _transform_refusal(wrapper, where)
+        return [require_constant(x, wrapper.transforms, refusal) for x in leaves]
     return leaves
 
 
@@ -207,27 +220,31 @@ def _align(weight: jax.Array, leaf: jax.Array) -> jax.Array:
     return weight.reshape(weight.shape + (1,) * (leaf.ndim - weight.ndim))
 
 
-def _ruled(rule: FisherRule | str | None, law: Any, where: str) -> FisherRule:
+def _require_rule(
+    rule: FisherRule | str | None, distribution: dist.Distribution, where: str
+) -> FisherRule:
+    """The rule, or an error that says why there is none."""
     if isinstance(rule, FisherRule):
         return rule
-    name = type(law).__name__
+    name = type(distribution).__name__
     if isinstance(rule, str):
         raise ValueError(f"{where}, {name}, has no Fisher information: {rule}")
     raise ValueError(
         message(
             f"{where}, {name}, has no rule for its Fisher information",
-            expected="one of the laws listed in numpyro_genprior.infer.fisher",
+            expected="one of the distributions listed in numpyro_genprior.infer.fisher",
             remedy="observe with one of them, or add a rule: ngp.infer.register_fisher("
-            f"{name}, parameters=lambda law: ..., whiten=lambda law, tangent: ...)",
+            f"{name}, parameters=lambda d: ..., whiten=lambda d, tangent: ...)",
         )
     )
 
 
-def _moving_transform(law: Any, where: str) -> str:
-    transforms = ", ".join(type(t).__name__ for t in law.transforms)
+def _transform_refusal(transformed: dist.TransformedDistribution, where: str) -> str:
+    transforms = ", ".join(type(t).__name__ for t in transformed.transforms)
     return message(
-        f"{where}, {type(law).__name__} by {transforms}: its transform depends on latent variables",
-        expected="a fixed transform, so that the information is that of the base law",
-        remedy="move location and scale into the base law, e.g. dist.Normal(loc, scale) for an "
-        "AffineTransform of a standard normal, or add a rule with ngp.infer.register_fisher",
+        f"{where}, {type(transformed).__name__} by {transforms}: its transform depends on latent "
+        "variables",
+        expected="a fixed transform, so that the information is that of the base distribution",
+        remedy="move location and scale into the base distribution, e.g. dist.Normal(loc, scale) "
+        "for an AffineTransform of a standard normal, or add a rule with ngp.infer.register_fisher",
     )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.mgvi import step as mgvi_step
-from numpyro_genprior.infer.mgvi.result import MGVIResult, doubts_of
-from numpyro_genprior.infer.mgvi.step import Settings, Step
+from numpyro_genprior.infer.mgvi.result import MGVIResult, run_warnings
+from numpyro_genprior.infer.mgvi.step import Settings, Step, initial_mean, jit_step
 from numpyro_genprior.infer.posterior import Posterior
 
 
@@ -21,50 +21,50 @@ class MGVI:
     """Metric Gaussian variational inference, which scales to millions of latents.
 
     The posterior of standard normal coordinates ξ is approximated by N(ξ̄, M⁻¹) with the metric
-    M = I + JᵀJ at ξ̄, the prior's precision plus the Fisher information of the data. Each step
-    draws pairs of samples ξ̄ ± s, with M s = η₁ + Jᵀη₂ for white η₁, η₂ solved by conjugate
-    gradients, and holds them while Newton steps, whose curvature is the mean metric, move ξ̄ to the
-    least mean energy; a step that would raise it is shortened. No matrix is ever formed. For
-    linear models with Gaussian noise the approximation is exact.
+    M = I + JᵀJ at ξ̄, the precision of the prior plus the Fisher information of the data. Each step
+    (1) linearises the model at ξ̄, (2) draws samples ξ̄ + s by solving M s = η + Jᵀζ for white η, ζ
+    by conjugate gradients, (3) mirrors them to ξ̄ - s, and (4) minimises the mean energy of the
+    samples over ξ̄, with s held fixed, by Newton's method with the mean metric as curvature. No
+    matrix is formed. For linear models with Gaussian noise the approximation is exact.
 
     Parameters
     ----------
     model
-        A NumPyro model; decorated with `numpyro_genprior.latent` when it has priors without an
-        exact density. All latent sites must have standard normal coordinates, and all observed ones
-        a law whose Fisher information is known.
+        A NumPyro model; decorated with `numpyro_genprior.latent` if it has priors without an
+        exact density. All latent sites must have standard normal coordinates, and all observed
+        sites a distribution listed in `numpyro_genprior.infer.fisher`.
     num_samples
-        Pairs of samples in a step.
+        Number of pairs of samples in a step.
     tolerance
-        Of samples and means, in posterior standard deviations: the root mean square over as many
-        directions as the data can inform, the lesser of the numbers of latents and of the
-        likelihood's parameters.
+        Error of samples and of the mean, in posterior standard deviations: the root mean square
+        over as many directions as the data can inform, the smaller of the number of latents and
+        the number of parameters of the likelihood.
     max_cg_steps
-        Iterations of conjugate gradients at most, for one sample or one Newton step.
+        Largest number of iterations of conjugate gradients for one sample or one Newton step.
     max_newton_steps
-        Newton steps at most, in a step.
+        Largest number of Newton steps in a step.
     init
-        Values of the latent sites to start from, as `find_map` gives them; None starts near ξ = 0.
+        Initial values of the latent sites, e.g. from `find_map`; None starts near ξ = 0.
     progress_bar
         Whether to show a bar over steps.
 
     Raises
     ------
     ValueError
-        When a setting is out of range.
+        If a setting is out of range.
 
     Notes
     -----
-    Source: Knollmüller and Enßlin (2019), *Metric Gaussian variational inference*,
+    **Source.** J. Knollmüller & T. A. Enßlin, "Metric Gaussian variational inference" (2019),
     arXiv:1901.11033.
 
     `numpyro_genprior.infer.mgvi.step` has the pure functions, for ``jax.jit`` and ``jax.vmap``:
-    ``start``, ``step``, ``fit`` and ``residuals``, of a `Posterior`. A second run with other data
-    compiles nothing.
+    ``initial_mean``, ``step``, ``fit`` and ``sample_residuals``, of a `Posterior`. A second run
+    with other data compiles nothing.
 
-    **Fails when** the posterior has several modes or is bent: one mode is described by one
-    Gaussian, and spread along a bend is missed. Compare with `FisherNUTS` or `SMC` on a smaller
-    problem of the kind.
+    **Fails when** the posterior has several modes or is curved: the Gaussian describes one mode,
+    and misses the spread along a curve. Compare with `FisherNUTS` or `SMC` on a smaller problem of
+    the same kind.
 
     Examples
     --------
@@ -88,7 +88,7 @@ class MGVI:
         tolerance: float = 0.01,
         max_cg_steps: int = 1000,
         max_newton_steps: int = 10,
-        init: dict[str, Any] | None = None,
+        init: Mapping[str, ArrayLike] | None = None,
         progress_bar: bool = True,
     ) -> None:
         _require_positive(
@@ -114,7 +114,7 @@ class MGVI:
         key
             PRNG key of either kind.
         num_steps
-            How often samples are drawn and the mean is moved; 5 to 20 are common.
+            Number of steps; 5 to 20 are common.
         args, kwargs
             The model's arguments.
 
@@ -126,14 +126,14 @@ class MGVI:
         Raises
         ------
         ValueError
-            When a latent site has no standard normal coordinates, or an observed law has no known
-            Fisher information, by name; when nothing is observed; or when the energy at the start
-            is not finite.
+            If a latent site has no standard normal coordinates or an observed distribution no
+            Fisher information, by name; if nothing is observed; or if the energy at the start is
+            not finite.
 
         Warns
         -----
         RuntimeWarning
-            Once, when the result is doubtful: ``result.messages`` says the same.
+            Once, if there are reasons to doubt the result, with all of ``result.warnings``.
         """
         _require_positive(num_steps=num_steps)
         posterior = Posterior(self.model, args, kwargs)
@@ -149,13 +149,12 @@ class MGVI:
                 )
             )
         start_key, key = jax.random.split(key)
-        xi = _start(start_key, posterior, self.init)
+        xi = _initial_mean(start_key, posterior, self.init)
         steps: list[Step] = []
         with tqdm(range(num_steps), desc="MGVI", disable=not self.progress_bar) as bar:
             for index in bar:
-                xi, step = mgvi_step.one_step(
-                    jax.random.fold_in(key, index), posterior, xi, self._settings
-                )
+                step_key = jax.random.fold_in(key, index)
+                xi, step = jit_step(step_key, posterior, xi, self._settings)
                 steps.append(step)
                 if self.progress_bar:
                     bar.set_postfix(
@@ -164,8 +163,8 @@ class MGVI:
                         cg=int(step.sampling_iterations.max()),
                     )
         result = _result(posterior, xi, steps, self._settings)
-        if result.messages:
-            warnings.warn("MGVI: " + " ".join(result.messages), RuntimeWarning, stacklevel=2)
+        if result.warnings:
+            warnings.warn("MGVI: " + " ".join(result.warnings), RuntimeWarning, stacklevel=2)
         return result
 
 
@@ -182,18 +181,21 @@ def _require_positive(**counts: int) -> None:
             )
 
 
-def _start(key: jax.Array, posterior: Posterior, init: dict[str, Any] | None) -> jax.Array:
-    xi = _draw_start(key, posterior) if init is None else posterior.coordinates(init)
+def _initial_mean(
+    key: jax.Array, posterior: Posterior, init: Mapping[str, ArrayLike] | None
+) -> jax.Array:
+    """The initial mean, refused if the energy or its gradient is not finite there."""
+    xi = _jit_initial_mean(key, posterior) if init is None else posterior.coordinates(dict(init))
     energy, gradient = _energy(posterior, xi)
     if not (np.isfinite(energy) and np.isfinite(gradient).all()):
         raise ValueError(
             message(
                 "MGVI: the log joint density at the start, or its gradient, is not finite",
-                expected="latents near the middle of the prior that can have made the data"
+                expected="a finite density near the middle of the prior"
                 if init is None
-                else "values that can have made the data",
+                else "initial values with a finite density",
                 got=f"an energy of {float(energy):.4g}",
-                remedy="check data and model for what is not finite, or give init= other values "
+                remedy="check data and model for NaN and infinity, or give init= other values "
                 "of the latent sites, e.g. find_map(model, key, ...).values",
             )
         )
@@ -204,17 +206,17 @@ def _result(
     posterior: Posterior, xi: jax.Array, steps: list[Step], settings: Settings
 ) -> MGVIResult:
     host = jax.device_get(steps)
-    columns = {name: np.array([getattr(s, name) for s in host]) for name in Step._fields}
+    history = {name: np.array([getattr(s, name) for s in host]) for name in Step._fields}
     return MGVIResult(
         xi=xi,
-        messages=tuple(doubts_of(columns, settings)),
+        warnings=run_warnings(history, settings),
         posterior=posterior,
-        _settings=settings,
-        **columns,
+        settings=settings,
+        **history,
     )
 
 
-_draw_start = jax.jit(mgvi_step.start)
+_jit_initial_mean = jax.jit(initial_mean)
 
 
 @jax.jit

@@ -1,50 +1,64 @@
-"""What `MGVI` returns, and what makes it doubtful."""
+"""`MGVIResult`: the Gaussian found by MGVI, its draws, and the history of its steps."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from dataclasses import dataclass, field
+import warnings as python_warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from numpyro_genprior.infer.host_batching import host_values
-from numpyro_genprior.infer.mgvi import step as mgvi_step
-from numpyro_genprior.infer.mgvi.step import Settings
+from numpyro_genprior.infer.mgvi.step import (
+    MAX_BATCH_ELEMENTS,
+    Settings,
+    Step,
+    jit_sample_residuals,
+)
 from numpyro_genprior.infer.posterior import Posterior
+from numpyro_genprior.results import Result, dataset
 
-SOLVES = 64  # draws that are solved for at a time, at most
-FAR = 0.3  # posterior standard deviations that the mean may move in the last step
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+MAX_SOLVES = 64  # linear systems that are solved together
+MAX_LAST_MOVE = 0.3  # of the mean in the last step, posterior standard deviations
 
 
-@dataclass(frozen=True)
-class MGVIResult:
+@dataclass(frozen=True, repr=False, eq=False)
+class MGVIResult(Result):
     """A Gaussian approximation of the posterior, N(ξ̄, M⁻¹).
 
     Attributes
     ----------
     xi
-        Its mean ξ̄ in standard normal coordinates, shape ``(size,)``.
+        Its mean ξ̄ in standard normal coordinates, of shape ``(size,)``.
     kl_before, kl
-        For each step, the mean energy (minus the log joint density) over the samples, before and
-        after the mean moved: the Kullback-Leibler divergence from the posterior, less the log
-        evidence and the entropy of the Gaussian, which stay while the samples are held. Compare
-        within a step; between steps the samples are others.
+        For each step, the mean energy (minus the log joint density) of the samples, before and
+        after the mean moved. This is the Kullback-Leibler divergence from the posterior, up to the
+        log evidence and the entropy of the Gaussian, which are constant within a step. Different
+        steps have different samples and cannot be compared.
     moved
         For each step, how far the mean moved, in posterior standard deviations (root mean square
-        over as many directions as the data can inform). Falls to what other samples make of it.
+        over as many directions as the data can inform). Decreases to the Monte Carlo noise of the
+        samples.
     sampling_iterations
-        Iterations of conjugate gradients, shape ``(steps, num_samples)``.
+        Iterations of conjugate gradients, of shape ``(steps, num_samples)``.
     newton_steps, newton_iterations, stopped_early
-        For each step: Newton steps, their iterations of conjugate gradients together, and how many
-        systems were not solved to the tolerance.
+        For each step: number of Newton steps, their iterations of conjugate gradients together,
+        and number of linear systems that were not solved to the tolerance.
     decrement
-        For each step, the length of the last Newton step asked for, in the unit of `moved`.
-    messages
-        What makes the result doubtful; empty when nothing does.
+        For each step, the length of the last full Newton step, in the unit of `moved`.
+    warnings
+        Reasons to doubt the result, one sentence each.
     posterior
         The model and its arguments.
+    settings
+        Settings of the run.
     """
 
     xi: jax.Array
@@ -56,9 +70,9 @@ class MGVIResult:
     newton_iterations: np.ndarray
     stopped_early: np.ndarray
     decrement: np.ndarray
-    messages: tuple[str, ...]
-    posterior: Posterior = field(repr=False)
-    _settings: Settings = field(repr=False)
+    warnings: tuple[str, ...]
+    posterior: Posterior
+    settings: Settings
 
     @property
     def values(self) -> dict[str, jax.Array]:
@@ -77,9 +91,10 @@ class MGVIResult:
         shape
             Leading dimensions of the draws.
         antithetic
-            Take draws ξ̄ ± s in pairs, one after the other. For the same work, means of latents
-            have no Monte Carlo error and those of events less; but draws in a pair are not
-            independent, and variances are known as by half as many draws. False: all independent.
+            Take draws ξ̄ ± s in pairs, one after the other. For the same cost, means of latents
+            have no Monte Carlo error and those of events less; but the draws of a pair are not
+            independent, and variances are as uncertain as from half as many draws. False: all
+            draws are independent.
 
         Returns
         -------
@@ -90,64 +105,106 @@ class MGVIResult:
         Warns
         -----
         RuntimeWarning
-            When conjugate gradients stopped early: the draws are then too close to the prior's
-            in some directions.
+            If conjugate gradients stopped early: the draws are then too close to draws of the
+            prior in some directions.
         """
-        number, parts, failed = math.prod(shape), [], 0
+        number, parts, num_failed = math.prod(shape), [], 0
         needed = -(-number // 2) if antithetic else number
-        batch = max(1, min(needed, SOLVES, mgvi_step.AT_ONCE // self.posterior.size))
+        batch = max(1, min(needed, MAX_SOLVES, MAX_BATCH_ELEMENTS // self.posterior.size))
         for first in range(0, needed, batch):
-            draws = mgvi_step.draw(
-                jax.random.fold_in(key, first), self.posterior, self.xi, batch, self._settings
+            draws = jit_sample_residuals(
+                jax.random.fold_in(key, first), self.posterior, self.xi, batch, self.settings
             )
-            failed += int((~draws.converged).sum())
+            num_failed += int((~draws.converged).sum())
             s = np.asarray(draws.s)
             s = np.stack([s, -s], 1).reshape(-1, s.shape[1]) if antithetic else s
             parts.append(np.asarray(self.xi)[None, :] + s)
-        if failed:
-            solves = -(-needed // batch) * batch
-            text = "MGVI: " + _stopped(failed, solves, self._settings)
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        if num_failed:
+            num_solves = -(-needed // batch) * batch
+            text = "MGVI: " + _stopped_early(num_failed, num_solves, self.settings)
+            python_warnings.warn(text, RuntimeWarning, stacklevel=2)
         empty = np.zeros((0, self.posterior.size), self.xi.dtype)
         xi = np.concatenate([*parts, empty])[:number]
         sites = host_values(self.posterior, xi)
         return {name: value.reshape((*shape, *value.shape[1:])) for name, value in sites.items()}
 
+    def __str__(self) -> str:
+        num_steps, num_samples = self.sampling_iterations.shape
+        lines = [
+            f"Metric Gaussian variational inference: a Gaussian in {self.xi.size} coordinates "
+            f"after {num_steps} steps of {num_samples} pairs of samples.",
+            "In the last step the mean energy fell by "
+            f"{self.kl_before[-1] - self.kl[-1]:.3g} and the mean moved by {self.moved[-1]:.2g} "
+            "posterior standard deviations.",
+            f"Iterations of conjugate gradients: {self.sampling_iterations.sum()} for samples, "
+            f"{self.newton_iterations.sum()} for {self.newton_steps.sum()} Newton steps.",
+        ]
+        return "\n".join([*lines, *(f"Warning: {text}" for text in self.warnings)])
 
-def doubts_of(columns: dict[str, np.ndarray], settings: Settings) -> list[str]:
-    """What makes a run doubtful, in words, from the history of its steps."""
-    num_steps, num_samples = columns["sampling_iterations"].shape
-    infinite = int((~np.isfinite(columns["kl"])).sum())
-    failed, solves = columns["stopped_early"].sum(), columns["newton_steps"].sum()
-    decrement, moved = columns["decrement"][-1], columns["moved"][-1]
-    doubts = []
-    if infinite:
-        doubts.append(
-            f"In {infinite} of {num_steps} steps the mean energy of the samples was not finite, "
-            "and the mean stayed where it was: give init= values nearer to the posterior, e.g. "
-            "find_map(model, key, ...).values, and look for what overflows at draws of the prior."
+    def __repr__(self) -> str:
+        return (
+            f"MGVIResult({self.xi.size} coordinates, {len(self.kl)} steps, "
+            f"moved {self.moved[-1]:.2g} sd in the last)"
         )
-    elif failed:
-        doubts.append(_stopped(int(failed), int(solves) + num_steps * num_samples, settings))
-    if np.isfinite(columns["kl"][-1]):
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """How far the mean moved in each step.
+
+        See `numpyro_genprior.plots.mgvi`.
+        """
+        from numpyro_genprior.plots import mgvi
+
+        return mgvi(self, ax=ax)
+
+    def to_dataset(self) -> xarray.Dataset:
+        """The mean ξ̄, with dimension ``coordinate``, and the history, with dimension ``step``.
+
+        The iterations of conjugate gradients for samples have dimension ``pair`` as well. Draws
+        come from `sample_posterior` or `numpyro_genprior.to_arviz`.
+        """
+        history = {
+            name: (("step", "pair")[: getattr(self, name).ndim], getattr(self, name))
+            for name in Step._fields
+        }
+        return dataset({"xi": (("coordinate",), np.asarray(self.xi)), **history})
+
+
+def run_warnings(history: Mapping[str, np.ndarray], settings: Settings) -> tuple[str, ...]:
+    """Reasons to doubt a run, in words, from the history of its steps."""
+    num_steps, num_samples = history["sampling_iterations"].shape
+    num_infinite = int((~np.isfinite(history["kl"])).sum())
+    num_failed, num_solves = history["stopped_early"].sum(), history["newton_steps"].sum()
+    decrement, moved = history["decrement"][-1], history["moved"][-1]
+    found = []
+    if num_infinite:
+        found.append(
+            f"In {num_infinite} of {num_steps} steps the mean energy of the samples was not "
+            "finite, and the mean stayed where it was: give init= values nearer to the posterior, "
+            "e.g. find_map(model, key, ...).values, and look for overflow at draws of the prior."
+        )
+    elif num_failed:
+        num_solves = int(num_solves) + num_steps * num_samples
+        found.append(_stopped_early(int(num_failed), num_solves, settings))
+    if np.isfinite(history["kl"][-1]):
         if not decrement <= 10 * settings.tolerance:
-            doubts.append(
-                "In the last step the mean had not settled (the next Newton step was "
+            found.append(
+                "In the last step the mean had not converged (the next Newton step was "
                 f"{decrement:.2g} posterior standard deviations long): raise max_newton_steps, or "
                 "look for kinks in the model."
             )
-        if not moved <= FAR:
-            doubts.append(
+        if not moved <= MAX_LAST_MOVE:
+            found.append(
                 f"The mean moved by {moved:.2g} posterior standard deviations in the last step: "
                 "raise num_steps, or num_samples if it moves as far in every step."
             )
-    return doubts
+    return tuple(found)
 
 
-def _stopped(failed: int, solves: int, settings: Settings) -> str:
+def _stopped_early(num_failed: int, num_solves: int, settings: Settings) -> str:
     return (
-        f"Conjugate gradients stopped short of the tolerance in {failed} of {solves} solves (after "
-        f"{settings.max_cg_steps} iterations, if all is finite): raise max_cg_steps, or tolerance."
+        f"Conjugate gradients stopped short of the tolerance in {num_failed} of {num_solves} "
+        f"solves (after {settings.max_cg_steps} iterations, if all is finite): raise max_cg_steps, "
+        "or tolerance."
     )
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.fisher.constant_parameters import known
+from numpyro_genprior.infer.fisher.constant_parameters import require_constant
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.operators import MarginalNormal
 from numpyro_genprior.priors.low_rank import inverse_root
@@ -54,7 +54,9 @@ def residuals(xi: Float[Array, " latent"], posterior: Posterior) -> Float[Array,
             rows = _distribution_residuals(site["fn"], jnp.asarray(site["value"]), name)
             if site["scale"] is not None:
                 weight = jnp.sqrt(jnp.asarray(site["scale"], rows.dtype))
-                rows = known(rows, weight, _refusal(name, "has a weight that depends on latents"))
+                rows = require_constant(
+                    rows, weight, _refusal(name, "has a weight that depends on latents")
+                )
                 rows = rows * _align(weight, rows)
             parts.append(jnp.ravel(rows))
     return jnp.concatenate(parts)
@@ -75,7 +77,7 @@ def _distribution_residuals(d: Distribution, value: jax.Array, name: str) -> jax
         mask = jnp.broadcast_to(jnp.asarray(d._mask), d.batch_shape)
         return jnp.where(_align(mask, rows), rows, 0)
     if isinstance(d, dist.TransformedDistribution):
-        value = known(
+        value = require_constant(
             value, d.transforms, _refusal(name, "has a transform that depends on latents")
         )
         for transform in reversed(d.transforms):
@@ -93,19 +95,19 @@ def _gaussian_residuals(d: Distribution, value: jax.Array, name: str, moving: st
 @_gaussian_residuals.register
 def _(d: dist.Normal, value: jax.Array, name: str, moving: str) -> jax.Array:
     rows = (value - d.loc) / d.scale
-    return known(rows, d.scale, moving)
+    return require_constant(rows, d.scale, moving)
 
 
 @_gaussian_residuals.register
 def _(d: dist.MultivariateNormal, value: jax.Array, name: str, moving: str) -> jax.Array:
-    difference = known(value - d.loc, d.scale_tril, moving)
+    difference = require_constant(value - d.loc, d.scale_tril, moving)
     tril = jnp.broadcast_to(d.scale_tril, (*difference.shape, difference.shape[-1]))
     return solve_triangular(tril, difference[..., None], lower=True)[..., 0]
 
 
 @_gaussian_residuals.register
 def _(d: dist.LowRankMultivariateNormal, value: jax.Array, name: str, moving: str) -> jax.Array:
-    difference = known(value - d.loc, (d.cov_factor, d.cov_diag), moving)
+    difference = require_constant(value - d.loc, (d.cov_factor, d.cov_diag), moving)
     factor = jnp.broadcast_to(d.cov_factor, (*difference.shape, d.cov_factor.shape[-1]))
     diagonal = jnp.broadcast_to(d.cov_diag, difference.shape)
     return jnp.concatenate(inverse_root(factor, diagonal, difference), -1)
@@ -113,7 +115,7 @@ def _(d: dist.LowRankMultivariateNormal, value: jax.Array, name: str, moving: st
 
 @_gaussian_residuals.register
 def _(d: MarginalNormal, value: jax.Array, name: str, moving: str) -> jax.Array:
-    difference = known(
+    difference = require_constant(
         value - d.operator(d.event_loc), (d.operator, d.event_scale, d.noise_scale), moving
     )
     return d.whiten(difference)

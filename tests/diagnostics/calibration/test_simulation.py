@@ -58,3 +58,32 @@ def test_terms_that_are_not_simulated_warn():
 
     with pytest.warns(UserWarning, match="leaves extra as they are"):
         assert read_sites(model, (0.0,), {}, None, "sbc").data == ("y",)
+
+
+def test_given_events_replace_those_of_the_prior(key):
+    """The data are drawn given them; events decoded inside a scan are refused."""
+    prior = ngp.GANPrior(lambda z: jnp.tile(z, 3), 1)
+
+    @ngp.latent
+    def model(y):
+        x = numpyro.sample("x", prior)
+        numpyro.sample("y", dist.Normal(x, 1e-4).to_event(1), obs=y)
+
+    @ngp.latent
+    def scanned(y):
+        def step(carry, y):
+            x = numpyro.sample("x", prior)
+            numpyro.sample("y", dist.Normal(x, 1e-4).to_event(1), obs=y)
+            return carry, None
+
+        scan(step, 0.0, y)
+
+    args, event = (jnp.zeros(3),), jnp.array([7.0, 8.0, 9.0])
+    sites = read_sites(model, args, {}, None, "sbc")
+    drawn = simulate(model, sites, key, args, {}, {"x": event})
+    np.testing.assert_allclose(drawn["y"], event, atol=1e-2)
+    assert set(drawn) == {"x", "y"}
+    args = (jnp.zeros((2, 3)),)
+    sites = read_sites(scanned, args, {}, None, "sbc")
+    with pytest.raises(ValueError, match="Sample the event before the scan"):
+        simulate(scanned, sites, key, args, {}, {"x": jnp.stack([event, event])})
