@@ -283,7 +283,7 @@ def _fit_at_mode(
         guide._setup_prototype(*args, **kwargs)
     starts, _ = draw_starts(guide.posterior, key, NUM_STARTS)
     minima = minimise(guide.posterior, starts)
-    return {f"{guide.prefix}_loc": guide._from_posterior(minima.xi[minima.best])}
+    return guide.params_at(minima.xi[minima.best])
 
 
 def _check_counts(method: Method, **minima: int) -> None:
