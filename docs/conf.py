@@ -59,40 +59,72 @@ intersphinx_mapping = {
         "flowjax": "https://danielward27.github.io/flowjax/",
         "haiku": "https://dm-haiku.readthedocs.io/en/latest/",
         "jax": "https://docs.jax.dev/en/latest/",
+        "jaxtyping": "https://docs.kidger.site/jaxtyping/",
         "matplotlib": "https://matplotlib.org/stable/",
         "numpy": "https://numpy.org/doc/stable/",
         "numpyro": "https://num.pyro.ai/en/stable/",
         "optax": "https://optax.readthedocs.io/en/latest/",
+        "optimistix": "https://docs.kidger.site/optimistix/",
         "python": "https://docs.python.org/3/",
         "xarray": "https://docs.xarray.dev/en/stable/",
     }.items()
 }
-# Names as signatures write them, or as Python finds them, and where their documents describe them.
+# Names as signatures write them, or as Python finds them, and the names under which they are
+# documented, here or in an inventory. An alias is described by the type that it stands for.
 DESCRIBED_AT = {
     "AbstractDistribution": "flowjax.distributions.AbstractDistribution",
     "Any": "typing.Any",
     "Array": "jax.Array",
     "ArrayLike": "jax.typing.ArrayLike",
-    "Axes": "matplotlib.axes.Axes",
     "Augment": "collections.abc.Callable",
+    "AutoGuide": "numpyro.infer.autoguide.AutoGuide",
+    "Axes": "matplotlib.axes.Axes",
+    "Bool": "jaxtyping.Bool",
     "Callable": "collections.abc.Callable",
+    "Coords": "collections.abc.Mapping",
     "Distribution": "numpyro.distributions.distribution.Distribution",
-    "Functional": "collections.abc.Callable",
-    "Iterator": "collections.abc.Iterator",
+    "EventDims": "collections.abc.Mapping",
+    "Events": "jax.Array",
     "Figure": "matplotlib.figure.Figure",
+    "Float": "jaxtyping.Float",
+    "Functional": "collections.abc.Callable",
+    "Int": "jaxtyping.Int",
+    "Iterator": "collections.abc.Iterator",
     "Literal": "typing.Literal",
     "MCMC": "numpyro.infer.mcmc.MCMC",
+    "MCMCKernel": "numpyro.infer.mcmc.MCMCKernel",
     "Mapping": "collections.abc.Mapping",
-    "PRNGKeyArray": "jax.Array",
-    "Sequence": "collections.abc.Sequence",
+    "Method": "numpyro_genprior.infer.MCMCMethod",
+    "Model": "collections.abc.Callable",
+    "ModelSites": "numpyro_genprior.sites.model_reader.ModelSites",
+    "Noise": "typing.Literal",
+    "NumPyroOptimizer": "numpyro.optim._NumPyroOptim",
     "P": "typing.TypeVar",
-    "_T": "typing.TypeVar",
+    "PRNGKeyArray": "jax.Array",
+    "Params": "collections.abc.Mapping",
+    "Parameters": "collections.abc.Callable",
+    "PyTree": "jaxtyping.PyTree",
+    "RankTest": "numpyro_genprior.diagnostics.calibration.uniformity_test.RankTest",
+    "ScalarLike": "jaxtyping.ScalarLike",
+    "Sequence": "collections.abc.Sequence",
+    "Shaped": "jaxtyping.Shaped",
+    "Solver": "optimistix.AbstractMinimiser",
+    "Trace": "collections.abc.Mapping",
     "Transform": "numpyro.distributions.transforms.Transform",
+    "Transformed": "haiku.Transformed",
+    "TransformedWithState": "haiku.TransformedWithState",
+    "WhitenTangent": "collections.abc.Callable",
+    "_T": "typing.TypeVar",
     "constraints.Constraint": "numpyro.distributions.constraints.Constraint",
-    "eqx.AbstractVar": "typing.Any",
     "dist.Distribution": "numpyro.distributions.distribution.Distribution",
+    "eqx.AbstractVar": "typing.Any",
     "jax.jaxlib._jax.Array": "jax.Array",
     "jaxlib._jax.Array": "jax.Array",
+    "linen.Module": "flax.linen.Module",
+    "minimise.Solver": "optimistix.AbstractMinimiser",
+    "ndarray": "numpy.ndarray",
+    "nnx.Module": "flax.nnx.Module",
+    "np.dtype": "numpy.dtype",
     "np.ndarray": "numpy.ndarray",
     "optax.ScalarOrSchedule": "optax.Schedule",
     "optax._src.base.GradientTransformation": "optax.GradientTransformation",
@@ -106,11 +138,14 @@ html_theme_options = {"navigation_with_keys": True}
 
 
 def follow(app, env, node, contnode):
-    """Resolve a reference under the name by which the other package's documents know it."""
+    """Resolve a reference under the name by which it is documented."""
     described = DESCRIBED_AT.get(node.get("reftarget"))
     if described is None:
         return None
     node["reftarget"] = described
+    if described.startswith(f"{numpyro_genprior.__name__}."):
+        where, python = node["refdoc"], env.get_domain("py")
+        return python.resolve_xref(env, where, app.builder, "class", described, node, contnode)
     return intersphinx.missing_reference(app, env, node, contnode)
 
 

@@ -49,7 +49,8 @@ def start_energies(estimate: MAPEstimate, *, ax: Axes | None = None) -> Axes:
                   label="not converged")  # fmt: skip
     axes.axhline(CLOSE, color=style.PRIOR, lw=1, ls=":")
     axes.set_yscale("symlog", linthresh=CLOSE)
-    axes.set_ylim(bottom=-0.3)
+    top = float(np.max(above[order], initial=CLOSE))
+    axes.set_ylim(-0.3, 2 * top)
     axes.set_xlabel("start, by energy")
     axes.set_ylabel("energy above the best [nats]")
     style.legend(axes, columns=4)

@@ -43,8 +43,9 @@ def mgvi(result: MGVIResult, *, ax: Axes | None = None) -> Axes:
             label="mean moved by")  # fmt: skip
     ax.plot(steps, result.decrement, marker="s", markersize=3.5, linewidth=1, color=PRIOR,
             label="last Newton step")  # fmt: skip
-    ax.axhline(MAX_LAST_MOVE, linestyle="--", linewidth=0.8, color=BAD)
-    ax.set_yscale("log")
+    ax.axhline(MAX_LAST_MOVE, linestyle="--", linewidth=0.8, color=BAD,
+               label="warning above")  # fmt: skip
+    ax.set_yscale("log", nonpositive="mask")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("step")
     ax.set_ylabel("posterior standard deviations")

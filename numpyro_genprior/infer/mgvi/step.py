@@ -62,7 +62,7 @@ class Step(NamedTuple):
     decrement: jax.Array
 
 
-class Draws(NamedTuple):
+class ResidualDraws(NamedTuple):
     """Draws from N(0, M⁻¹).
 
     Attributes
@@ -87,14 +87,14 @@ def initial_mean(key: jax.Array, posterior: Posterior) -> jax.Array:
 
 def sample_residuals(
     key: jax.Array, posterior: Posterior, xi: jax.Array, number: int, settings: Settings
-) -> Draws:
+) -> ResidualDraws:
     """Draws s from N(0, M⁻¹), with the metric M = I + JᵀJ at `xi`."""
     return _sample_residuals(key, posterior.linearise(xi), number, settings)
 
 
 def _sample_residuals(
     key: jax.Array, linearised: Linearised, number: int, settings: Settings
-) -> Draws:
+) -> ResidualDraws:
     """For white η and ζ, ``r = η + Jᵀζ`` has covariance M, so that M⁻¹r has covariance M⁻¹.
 
     Solved for as η + M⁻¹Jᵀ(ζ - Jη), which equals η in directions that the data do not inform.
@@ -102,7 +102,7 @@ def _sample_residuals(
     size = linearised.xi.size
     error = settings.tolerance * num_informed(linearised) ** 0.5
 
-    def sample(key: jax.Array, number: int) -> Draws:
+    def sample(key: jax.Array, number: int) -> ResidualDraws:
         white = jax.random.normal(key, (number, size + linearised.num_rows), linearised.xi.dtype)
         eta, zeta = white[:, :size], white[:, size:]
         right = jax.vmap(
@@ -110,7 +110,7 @@ def _sample_residuals(
         )(eta, zeta)
         metric = jax.vmap(linearised.metric)
         solution = solve(metric, right, error=error, max_steps=settings.max_cg_steps)
-        return Draws(eta + solution.x, solution.steps, solution.converged)
+        return ResidualDraws(eta + solution.x, solution.steps, solution.converged)
 
     if number * size <= MAX_BATCH_ELEMENTS:
         return sample(key, number)
