@@ -20,7 +20,13 @@ from matplotlib.figure import Figure
 
 import numpyro_genprior as ngp
 from numpyro_genprior import diagnostics
+from numpyro_genprior.diagnostics.calibration.convergence import Convergence
+from numpyro_genprior.diagnostics.calibration.ranks import Ranks
+from numpyro_genprior.infer import Posterior
+from numpyro_genprior.infer.smc.result import SMCResult
+from numpyro_genprior.infer.tempering.report import TemperingReport
 from numpyro_genprior.results import Result
+from numpyro_genprior.traces.moments import EventMoments
 
 KEY = jax.random.key(0)
 LINE = np.linspace(-1, 1, 8)
@@ -101,6 +107,60 @@ def event_scale(shape, own_scale=None):
     )  # fmt: skip
 
 
+def calibration(kind, narrow=False):
+    rng = np.random.default_rng(0)
+    ranks = (rng.beta(0.3, 0.3, (200, 2)) * 20).astype(int) if narrow else rng.integers(
+        0, 20, (200, 2)
+    )  # fmt: skip
+    convergence = Convergence(200, 0, 30 if narrow else 0, 0, 0, 19.0)
+    return kind.of(Ranks(ranks, 19, convergence), ["x[0]", "x[1]"], 0.05)
+
+
+def coverage(inside=(0.5, 0.9)):
+    share, error = {"x": np.array(inside)}, {"x": np.full(2, 0.02)}
+    convergence = Convergence(50, 0, 0, 0, 0, 100.0)
+    return diagnostics.Coverage(np.array([0.5, 0.9]), share, error, {}, 50, 100, 0.05, convergence)
+
+
+def contraction(power=1.0, spread=1.0):
+    noise = np.array([0.1, 0.01, 0.001])
+    error = noise[:, None] ** power * np.linspace(1, 1.1, 4)
+    zeros = np.zeros(3, int)
+    return diagnostics.Contraction("noise", noise, error, spread * error, zeros, zeros, 0)
+
+
+def map_estimate():
+    return ngp.infer.find_map(no_event, KEY, jnp.array(1.0), num_starts=2, progress_bar=False)
+
+
+def event_moments(shape, draws=100):
+    ones = np.ones(shape)
+    return EventMoments(ones, ones, np.stack([ones, ones]), (0.05, 0.5), draws, len(shape))
+
+
+def tempering_report():
+    rates, ones = np.full((2, 3), 0.6), np.ones(2)
+    betas = np.tile([0.0, 0.02, 0.2, 1.0], (2, 1))
+    return TemperingReport(
+        100, betas, rates, rates, rates, rates.sum(1), 20 * ones, 20 * ones, -ones, ones, 0 * ones
+    )
+
+
+def smc_result(warnings=()):
+    stages, posterior = np.array([0.1, 0.5, 0.6]), Posterior(no_event, (jnp.zeros(()),))
+    temperatures = np.array([0.0, 0.1, 0.5, 1.0])
+    return SMCResult(
+        -1.0, 0.1, temperatures, 100 * stages, stages, stages, stages, stages, 50, warnings,
+        jnp.zeros((200, 1)), posterior,
+    )  # fmt: skip
+
+
+def fit_result(warnings=()):
+    losses = {"train": [2.0, 1.0], "val": [2.1, 1.1]}
+    prior = ngp.GANPrior(images, 2)
+    return ngp.train.FitResult(prior, losses, "patience", 2, {"loss": 1.1}, warnings)
+
+
 RESULTS = {
     "Sensitivity": sensitivity,
     "Sensitivity, too low a rank": lambda: sensitivity(rank=1),
@@ -132,6 +192,20 @@ RESULTS = {
     "ChainModes, not mixed": lambda: chain_modes([0, 0], r_hat=1.5),
     "ChainModes, separate": lambda: chain_modes([1, 0, 1], r_hat=2.0),
     "ChainModes, one chain": lambda: chain_modes([0]),
+    "SBC": lambda: calibration(diagnostics.SBC),
+    "SBC, narrow": lambda: calibration(diagnostics.SBC, narrow=True),
+    "TARP": lambda: calibration(diagnostics.TARP),
+    "Coverage": coverage,
+    "Coverage, narrow": lambda: coverage((0.2, 0.5)),
+    "Contraction": contraction,
+    "Contraction, overconfident": lambda: contraction(spread=0.1),
+    "Comparison": lambda: contraction().compare(contraction(power=0.5)),
+    "MAPEstimate": map_estimate,
+    "SMCResult": smc_result,
+    "TemperingReport": tempering_report,
+    "FitResult": fit_result,
+    "EventMoments, vectors": lambda: event_moments((5,)),
+    "EventMoments, images": lambda: event_moments((4, 5), draws=10),
 }
 
 
@@ -164,7 +238,7 @@ def test_warnings(name):
     warnings = made(name).warnings
     assert isinstance(warnings, tuple)
     for sentence in warnings:
-        assert re.fullmatch(r"[A-Z].+\.", sentence), sentence
+        assert re.fullmatch(r"[A-Z0-9].+\.", sentence), sentence
         assert "\n" not in sentence
         assert sentence in str(made(name))
 

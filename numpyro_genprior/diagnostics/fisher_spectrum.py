@@ -46,7 +46,7 @@ def directions_dense(posterior: Posterior, points: jax.Array) -> tuple[jax.Array
 def directions_low_rank(
     posterior: Posterior, points: jax.Array, rank: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The largest singular values, their directions, and the largest that was left out."""
+    """The largest singular values, their directions, and the largest of the others."""
     size = posterior.size
     width = min(size, rank + OVERSAMPLING)
     probes = leading_subspace(

@@ -1,12 +1,13 @@
-"""The linearised law of an event whose coordinates are Gaussian."""
+"""The linearised distribution of an event whose coordinates are Gaussian."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions.transforms import Transform
 
 
 class EventCovariance:
@@ -28,14 +29,19 @@ class EventCovariance:
 
     Notes
     -----
-    **Fails when** g bends within one posterior standard deviation: compare with the draws of
-    `AutoFisherLaplace.sample_posterior`, which are pushed through g in full.
+    **Fails when** g is not nearly linear within one posterior standard deviation: compare with the
+    draws of `AutoFisherLaplace.sample_posterior`, which are images under g itself.
     """
 
-    def __init__(self, event: Callable[[Any], Any], loc: jax.Array, transform: Any) -> None:
+    def __init__(
+        self,
+        event: Callable[[jax.Array], jax.Array],
+        loc: Float[Array, " latent"],
+        transform: Transform,
+    ) -> None:
         self._size, self._dtype = loc.shape[0], loc.dtype
         origin = jnp.zeros_like(loc)
-        self.mean, self._push = jax.linearize(lambda z: event(transform(z)), origin)
+        self.mean, self._push = jax.linearize(lambda z: event(jnp.asarray(transform(z))), origin)
         self._pull = jax.linear_transpose(self._push, origin)
 
     def matvec(self, v: jax.Array) -> jax.Array:
@@ -43,10 +49,10 @@ class EventCovariance:
         return self._push(self._pull(v)[0])
 
     def diagonal(self, *, batch_size: int = 64) -> jax.Array:
-        """Variances, of the event's shape, by one forward pass for each coordinate."""
+        """Variances, of the event's shape, from one forward pass for each coordinate."""
 
         def square(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
-            units = jax.nn.one_hot(index, self._size, dtype=self._dtype)  # beyond the end: zero
+            units = jax.nn.one_hot(index, self._size, dtype=self._dtype)  # zero beyond the end
             return total + jnp.sum(jax.vmap(self._push)(units) ** 2, 0), None
 
         batch = min(batch_size, self._size)
@@ -54,7 +60,7 @@ class EventCovariance:
         index = jnp.arange(steps * batch).reshape(steps, batch)
         return jax.lax.scan(square, jnp.zeros_like(self.mean), index)[0]
 
-    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draws of the linearised event, of shape ``sample_shape + event_shape``."""
         white = jax.random.normal(key, (*sample_shape, self._size), self._dtype)
         push = self._push

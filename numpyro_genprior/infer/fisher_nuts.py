@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions.transforms import Transform
 from numpyro.infer.hmc import HMCState, hmc
@@ -73,7 +74,7 @@ class _FisherKernel(FlatKernel):
         self._algorithm = algorithm
         self._key, self._rank, self._num_starts = key, rank, num_starts
         self._settings = {**length, **settings}  # as NumPyro's ``hmc`` names them
-        self._sample_fn: Callable[..., Any] | None = None  # None tells MCMC that init has not run
+        self._sample_fn: Any = None  # None tells MCMC that init has not run
 
     def init(
         self,
@@ -160,7 +161,7 @@ BATCHED: Any = FisherState(0, 0, None, 0)  # pyright: ignore[reportArgumentType]
 
 
 def _in_site_coordinates(posterior: Posterior, start: WarmStart, inner: HMCState) -> FisherState:
-    sites = split_sites(posterior.layout, start.transform(inner.z))
+    sites = split_sites(posterior.layout, jnp.asarray(start.transform(inner.z)))
     return FisherState(sites, inner, start, inner.rng_key)
 
 
@@ -172,7 +173,7 @@ def _draw(start: WarmStart, posterior: Posterior, key: PRNGKeyArray) -> jax.Arra
 
 @eqx.filter_jit
 def _energy(posterior: Posterior, transform: Transform, whitened: jax.Array) -> jax.Array:
-    return posterior.energy(transform(whitened))
+    return posterior.energy(jnp.asarray(transform(whitened)))
 
 
 def _potential(posterior: Posterior, transform: Transform) -> Callable[[jax.Array], jax.Array]:

@@ -1,23 +1,24 @@
-"""Where descents begin: draws from the prior, and what encoders say of the data."""
+"""Where minimisations start: prior draws, and what encoders make of the data."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.priors import Prior
 
 
-def draw_starts(posterior: Posterior, key: jax.Array, num_starts: int) -> tuple[jax.Array, int]:
+def draw_starts(posterior: Posterior, key: PRNGKeyArray, num_starts: int) -> tuple[jax.Array, int]:
     """Coordinates of `num_starts` starts, and how many of them are encoders' guesses.
 
-    Starts are prior draws. The first ones have, in the place of one latent, what an encoder says
-    of the data. That can only be asked where the data look like an event: for a prior with an
-    encoder among the model's arguments, an observed site of the shape of its event, and a latent
-    site ``*_latent`` of the shape of its latent.
+    Starts are prior draws. In the first ones, an encoder's output for the data replaces a latent.
+    That is possible if the data have the shape of an event: for a prior with an encoder among the
+    model's arguments, an observed site of the shape of its event, and a latent of an event.
     """
     starts = jax.vmap(posterior.draw)(jax.random.split(key, num_starts))
     guesses = _encoded(posterior, starts[0])[:num_starts]
@@ -26,7 +27,7 @@ def draw_starts(posterior: Posterior, key: jax.Array, num_starts: int) -> tuple[
     return starts, len(guesses)
 
 
-def _encoded(posterior: Posterior, xi: jax.Array) -> list[jax.Array]:
+def _encoded(posterior: Posterior, xi: Float[Array, " latent"]) -> list[jax.Array]:
     priors = jax.tree.leaves(posterior.arguments, is_leaf=lambda node: isinstance(node, Prior))
     priors = [
         p for p in priors if isinstance(p, Prior) and p.encoder is not None and not p.batch_shape
@@ -37,21 +38,21 @@ def _encoded(posterior: Posterior, xi: jax.Array) -> list[jax.Array]:
     guesses = []
     for prior in priors:
         data = _data_like(prior, posterior, trace)
-        places = [
+        latents = [
             part.name
             for part in posterior.layout.slices
             if posterior.sites[part.name].role == "latent"
             and part.value_shape == prior.latent.event_shape
         ]
-        if data is None or not places:
+        if data is None or not latents:
             continue
         values = {p.name: trace[p.name]["value"] for p in posterior.layout.slices}
-        values[places[0]] = prior.encode(data)[0]
+        values[latents[0]] = prior.encode(data)[0]
         guesses.append(posterior.coordinates(values))
     return guesses
 
 
-def _data_like(prior: Prior, posterior: Posterior, trace: Any) -> jax.Array | None:
+def _data_like(prior: Prior, posterior: Posterior, trace: Mapping[str, Any]) -> jax.Array | None:
     for name in posterior.layout.observed:
         value = jnp.asarray(trace[name]["value"])
         if value.shape == prior.event_shape:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions.transforms import Transform
 
 from numpyro_genprior.infer.initial_points import draw_starts
 from numpyro_genprior.infer.map import summarise
@@ -32,17 +34,17 @@ class WarmStart(eqx.Module):
     modes
         Coordinates, of shape ``(number, size)``.
     weights
-        Probability with which a chain starts at each; zero for those to leave alone.
+        Probability with which a chain starts at each; zero for modes of much higher energy.
     transform
         The affine map from whitened coordinates.
     """
 
     modes: jax.Array
     weights: jax.Array
-    transform: Any
+    transform: Transform
 
-    def draw(self, posterior: Posterior, key: jax.Array, dispersion: float) -> jax.Array:
-        """An over-dispersed start near a mode; the mode, where the energy is not finite there."""
+    def draw(self, posterior: Posterior, key: PRNGKeyArray, dispersion: float) -> jax.Array:
+        """An over-dispersed start near a mode; the mode itself if its energy is not finite."""
         mode_key, white_key = jax.random.split(key)
         mode = self.modes[jax.random.choice(mode_key, len(self.modes), p=self.weights)]
         white = dispersion * jax.random.normal(white_key, mode.shape, mode.dtype)
@@ -51,13 +53,13 @@ class WarmStart(eqx.Module):
 
 
 def find_warm_start(
-    posterior: Posterior, key: jax.Array | None, *, num_starts: int, rank: int | None
+    posterior: Posterior, key: PRNGKeyArray | None, *, num_starts: int, rank: int | None
 ) -> tuple[WarmStart, MAPEstimate | None]:
     """Search for modes and whiten at the best one.
 
-    With concrete data, even inside of ``jax.vmap`` or ``pmap`` over chains, this happens at once,
-    and what it found is returned and warned of. With traced data it is part of the program.
-    Without a key, a fixed one is used.
+    With concrete data, also inside of ``jax.vmap`` or ``pmap`` over chains, the search runs
+    immediately, and its estimate is returned, with warnings. With traced data it becomes part of
+    the program, and there is no estimate. Without a key, a fixed one is used.
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((posterior, key))):
         key = jax.random.key(0) if key is None else key
@@ -71,7 +73,7 @@ def find_warm_start(
 
 
 @eqx.filter_jit
-def _find(posterior: Posterior, key: jax.Array, num_starts: int, rank: int | None) -> Any:
+def _find(posterior: Posterior, key: PRNGKeyArray, num_starts: int, rank: int | None) -> Any:
     initial, encoded = draw_starts(posterior, key, num_starts)
     solver = default_solver(posterior, atol=TOLERANCE)
     minima = minimise(posterior, initial, solver, max_steps=MAX_STEPS)
@@ -85,7 +87,12 @@ def from_estimate(estimate: MAPEstimate, posterior: Posterior, *, rank: int | No
     return _jitted(posterior, jnp.stack(modes), jnp.asarray(energies, modes[0].dtype), rank)
 
 
-def _warm_start(posterior: Posterior, xi: jax.Array, energy: jax.Array, rank: Any) -> WarmStart:
+def _warm_start(
+    posterior: Posterior,
+    xi: Float[Array, "mode latent"],
+    energy: Float[Array, " mode"],
+    rank: int | None,
+) -> WarmStart:
     energy = jnp.where(jnp.isfinite(energy), energy, jnp.inf)
     best = lowest(energy)
     near = energy <= energy[best] + CLOSE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,15 +14,20 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.core import Tracer
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions.transforms import LowerCholeskyAffine, Transform
 from numpyro.infer import init_to_median
 from numpyro.infer.autoguide import AutoContinuous
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.event_covariance import EventCovariance
+from numpyro_genprior.infer.map_result import MAPEstimate
 from numpyro_genprior.infer.optimize.minimise import minimise
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.infer.whitening import LowRankAffine, Spectrum, fisher_whitening
+
+Params = Mapping[str, jax.Array] | None
 
 
 class AutoFisherLaplace(AutoContinuous):
@@ -31,7 +36,7 @@ class AutoFisherLaplace(AutoContinuous):
     Under SVI it is a point, as NumPyro's ``AutoLaplaceApproximation``, and finds the mode of the
     posterior in unconstrained coordinates u; for a latent under ``ngp.latent`` these are the
     latent itself. At the mode the guide is the Gaussian with precision ``B + JᵀJ``: B is minus
-    the Hessian of the log prior (the identity for latents of priors, elsewhere lifted to be
+    the Hessian of the log prior (the identity for latents of priors, elsewhere clamped to be
     positive), J the whitened Jacobian of the likelihood's parameters.
 
     Parameters
@@ -39,7 +44,7 @@ class AutoFisherLaplace(AutoContinuous):
     model
         A NumPyro model, see `Posterior`.
     rank
-        Number of directions along which the data narrow the prior. None: all of them, in a dense
+        Number of directions in which the data narrow the prior. None: all of them, in a dense
         matrix, up to 1024 coordinates, and 128 beyond.
     prefix, init_loc_fn, create_plates
         As for NumPyro's autoguides.
@@ -47,17 +52,17 @@ class AutoFisherLaplace(AutoContinuous):
     Attributes
     ----------
     params
-        After `from_map`: the guide's parameters, which its methods then take by themselves.
+        After `from_map`: the guide's parameters, which its methods then use by default.
 
     Raises
     ------
     ValueError
-        When an observed site's law has no Fisher information on record, by name.
+        If the Fisher information of an observed distribution is not known, by name.
 
     Warns
     -----
     UserWarning
-        When the point is no mode: then the Gaussian sits in the wrong place. When directions that
+        If the point is not a mode, so that the Gaussian is in the wrong place. If directions that
         the data determine are beyond `rank`.
 
     Notes
@@ -106,11 +111,13 @@ class AutoFisherLaplace(AutoContinuous):
         super().__init__(model, prefix=prefix, init_loc_fn=init_loc_fn, create_plates=create_plates)
 
     @classmethod
-    def from_map(cls, estimate: Any, *, rank: int | None = None, prefix: str = "auto") -> Any:
+    def from_map(
+        cls, estimate: MAPEstimate, *, rank: int | None = None, prefix: str = "auto"
+    ) -> AutoFisherLaplace:
         """The guide at the best mode that `find_map` found.
 
-        Where a site's standard normal coordinates are not NumPyro's unconstrained ones, the mode
-        is another: the estimate is the start of some more steps then.
+        If a site's standard normal coordinates are not NumPyro's unconstrained ones, the mode is
+        another one, and the estimate is where the search for it starts.
 
         Parameters
         ----------
@@ -132,8 +139,12 @@ class AutoFisherLaplace(AutoContinuous):
         xi = guide.posterior.coordinates(estimate.values)
         if not np.array_equal(guide.posterior.standard_normal, posterior.standard_normal):
             xi = jax.jit(minimise)(guide.posterior, xi[None]).xi[0]
-        guide.params = {f"{prefix}_loc": guide._from_posterior(xi)}
+        guide.params = guide.params_at(xi)
         return guide
+
+    def params_at(self, xi: Float[Array, " latent"]) -> dict[str, jax.Array]:
+        """The guide's parameters at coordinates of its `posterior`."""
+        return {f"{self.prefix}_loc": xi[..., self._order]}
 
     # ---- NumPyro's interface ---------------------------------------------------------------------
 
@@ -143,9 +154,6 @@ class AutoFisherLaplace(AutoContinuous):
         order = {place.name: place for place in self.posterior.layout.slices}
         index = [np.arange(order[name].start, order[name].stop) for name in self._init_locs]
         self._order = np.concatenate(index)  # guide's coordinates among the posterior's
-
-    def _from_posterior(self, xi: jax.Array) -> jax.Array:
-        return xi[..., self._order]
 
     def _to_posterior(self, loc: jax.Array) -> jax.Array:
         return loc[..., np.argsort(self._order)]
@@ -157,7 +165,7 @@ class AutoFisherLaplace(AutoContinuous):
     def get_base_dist(self) -> dist.Distribution:
         return dist.Normal(jnp.zeros(self.latent_dim), 1).to_event(1)
 
-    def get_transform(self, params: Any = None) -> Transform:
+    def get_transform(self, params: Params = None) -> Transform:
         """The affine map from standard normals to u.
 
         Returns
@@ -167,11 +175,11 @@ class AutoFisherLaplace(AutoContinuous):
         """
         return self._whiten(params)[0]
 
-    def spectrum(self, params: Any = None) -> Spectrum:
-        """Eigenvalues of the data's information in units of the prior's, and what is left out."""
+    def spectrum(self, params: Params = None) -> Spectrum:
+        """Eigenvalues of the data's Fisher information, in units of the prior precision."""
         return self._whiten(params)[1]
 
-    def _whiten(self, params: Any) -> tuple[Any, Spectrum]:
+    def _whiten(self, params: Params) -> tuple[Any, Spectrum]:
         xi = self._to_posterior(self._loc(params))
         transform, spectrum, excess = _whiten_at(self.posterior, xi, rank=self.rank)
         if not isinstance(excess, Tracer):
@@ -183,10 +191,10 @@ class AutoFisherLaplace(AutoContinuous):
             remedy = (
                 "Run SVI for longer, or start from find_map by from_map."
                 if not mapped
-                else "find_map ended there: before convergence (print its result), on a crease of "
-                "a piecewise linear network (ReLU), where the gradient jumps, or where a scale ran "
-                "to 0. Give find_map more steps in the first case; in the others curvature at a "
-                "point describes this posterior badly: sample it, with FisherNUTS say."
+                else "find_map ended there: before convergence (print its result), at a kink of a "
+                "piecewise linear network (ReLU), where the gradient jumps, or where a scale tends "
+                "to 0. Give find_map more steps in the first case; in the others the curvature at "
+                "a point describes this posterior badly: sample it, e.g. with FisherNUTS."
             )
             warnings.warn(
                 f"AutoFisherLaplace is not at a mode: by the local quadratic, a Newton step would "
@@ -201,7 +209,7 @@ class AutoFisherLaplace(AutoContinuous):
                 stacklevel=4,
             )
 
-    def _loc(self, params: Any) -> jax.Array:
+    def _loc(self, params: Params) -> jax.Array:
         params = self.params if params is None else params
         if params is None:
             raise ValueError(
@@ -214,7 +222,7 @@ class AutoFisherLaplace(AutoContinuous):
             )
         return params[f"{self.prefix}_loc"]
 
-    def get_posterior(self, params: Any = None) -> dist.Distribution:
+    def get_posterior(self, params: Params = None) -> dist.Distribution:
         """The Gaussian of u."""
         transform = self.get_transform(params)
         if isinstance(transform, LowerCholeskyAffine):
@@ -223,30 +231,34 @@ class AutoFisherLaplace(AutoContinuous):
 
     def sample_posterior(
         self,
-        rng_key: jax.Array,
-        params: Any = None,
+        rng_key: PRNGKeyArray,
+        params: Params = None,
         *args: Any,
         sample_shape: tuple[int, ...] = (),
         **kwargs: Any,
     ) -> dict[str, jax.Array]:
-        """Draws of all sites: events are pushed through the model, in full."""
+        """Draws of all sites; events by the model itself, not its linearisation."""
         transform = self.get_transform(params)
         white = jax.random.normal(rng_key, (*sample_shape, self.latent_dim))
         with jax.numpy_rank_promotion("allow"):  # LowerCholeskyAffine's own
             latent = transform(white)
         return self._unpack_and_constrain(latent, self._all(params))
 
-    def _all(self, params: Any) -> Any:
+    def _all(self, params: Params) -> Any:
         return self.params if params is None else params
 
-    def median(self, params: Any = None) -> dict[str, jax.Array]:
+    def median(self, params: Params = None) -> dict[str, jax.Array]:
         """All sites at the mode; for latents this is their median."""
         return self._unpack_and_constrain(self._loc(params), self._all(params))
 
-    def quantiles(self, params: Any = None, quantiles: Any = (0.05, 0.5, 0.95)) -> Any:
+    def quantiles(
+        self,
+        params: Params = None,
+        quantiles: ArrayLike = (0.05, 0.5, 0.95),  # pyright: ignore
+    ) -> dict[str, jax.Array]:
         """Marginal quantiles of the latent sites, along a first dimension.
 
-        Events have none in closed form: take those of `sample_posterior`.
+        Those of events have no closed form: use draws of `sample_posterior`.
         """
         transform: Any = self.get_transform(params)
         if isinstance(transform, LowerCholeskyAffine):
@@ -259,14 +271,15 @@ class AutoFisherLaplace(AutoContinuous):
         every = self._unpack_and_constrain(latent, self._all(params))
         return {name: value for name, value in every.items() if name in self._init_locs}
 
-    # ---- beyond NumPyro's interface ----------------------------------------------------------
+    # ---- in addition to NumPyro's interface ------------------------------------------------------
 
-    def log_evidence(self, params: Any = None) -> jax.Array:
+    def log_evidence(self, params: Params = None) -> jax.Array:
         """Laplace's log evidence: ``log p(y, û) + n/2 log 2π + ½ log|C|``.
 
-        Exact where the posterior is Gaussian; one mode's worth elsewhere. For a low rank, what the
-        eigenvalues left out add to log|C| is estimated within bounds (`Spectrum`): the middle is
-        taken, with a warning where that may be wrong by more than half a nat.
+        Exact if the posterior is Gaussian; otherwise the contribution of one mode. For a low rank,
+        the contribution to log|C| of the discarded eigenvalues is known within bounds
+        (`Spectrum`): the middle is taken, with a warning if that may be wrong by more than half a
+        nat.
         """
         xi = self._to_posterior(self._loc(params))
         transform, spectrum = self._whiten(params)
@@ -284,7 +297,7 @@ class AutoFisherLaplace(AutoContinuous):
         log_joint = jax.jit(Posterior.log_joint)(self.posterior, xi)
         return log_joint + 0.5 * self.latent_dim * math.log(2 * math.pi) + half_log_det
 
-    def event_covariance(self, site: str, params: Any = None) -> EventCovariance:
+    def event_covariance(self, site: str, params: Params = None) -> EventCovariance:
         """Linearised covariance J_g C J_gᵀ of one site (an event, say), as an operator.
 
         Parameters
@@ -321,7 +334,9 @@ def _whiten_at(posterior: Posterior, xi: jax.Array, *, rank: int | None) -> Any:
     return transform, spectrum, 0.5 * jnp.sum(pulled**2)
 
 
-def _reorder(transform: Any, order: np.ndarray) -> Any:
+def _reorder(
+    transform: LowerCholeskyAffine | LowRankAffine, order: np.ndarray
+) -> LowerCholeskyAffine | LowRankAffine:
     """The same map on coordinates in another order."""
     if np.array_equal(order, np.arange(len(order))):
         return transform

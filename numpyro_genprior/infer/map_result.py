@@ -123,7 +123,8 @@ class MAPEstimate(Result):
 
     def categorised_warnings(self) -> list[tuple[type[Warning], str]]:
         """The warnings with the categories in which `find_map` issues them."""
-        found = [(RuntimeWarning, sentence) for sentence in self._failures()]
+        found: list[tuple[type[Warning], str]] = []
+        found += [(RuntimeWarning, sentence) for sentence in self._failures()]
         if len(self.close) > 1:
             found.append((UserWarning, self._competing_modes()))
         return found

@@ -273,6 +273,9 @@ class SVIMethod:
         return svi.get_params(state)
 
 
+Method = MCMCMethod | SVIMethod
+
+
 def _fit_at_mode(
     guide: AutoFisherLaplace, key: jax.Array, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, jax.Array]:
@@ -280,10 +283,10 @@ def _fit_at_mode(
         guide._setup_prototype(*args, **kwargs)
     starts, _ = draw_starts(guide.posterior, key, NUM_STARTS)
     minima = minimise(guide.posterior, starts)
-    return {f"{guide.prefix}_loc": guide._from_posterior(minima.xi[minima.best])}
+    return guide.params_at(minima.xi[minima.best])
 
 
-def _check_counts(method: MCMCMethod | SVIMethod, **minima: int) -> None:
+def _check_counts(method: Method, **minima: int) -> None:
     for name, minimum in minima.items():
         count = getattr(method, name)
         if isinstance(count, bool) or not isinstance(count, int | np.integer):

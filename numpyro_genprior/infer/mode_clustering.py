@@ -1,9 +1,8 @@
-"""Which descents found the same mode: those with no barrier between them."""
+"""Which minimisations found the same mode: those with no barrier between them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,11 +11,11 @@ import numpy as np
 
 from numpyro_genprior.infer.posterior import Posterior
 
-BARRIER = 2.0  # nats
-POINTS = 15  # between two ends
+MAX_BARRIER = 2.0  # nats, within one mode
+NUM_POINTS = 15  # at which the energy is evaluated, between two ends
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mode:
     """One mode of a posterior.
 
@@ -29,10 +28,10 @@ class Mode:
     energy
         Minus the log joint density, in nats.
     share
-        Part of all starts that ended here. It says how wide the mode's basin is, not how probable
-        the mode is.
+        Fraction of all starts that ended here. It measures the mode's basin of attraction, not its
+        probability.
     starts
-        Which starts these are.
+        Indices of these starts.
     """
 
     xi: jax.Array
@@ -48,11 +47,11 @@ class Mode:
 def group(posterior: Posterior, xi: jax.Array, energy: np.ndarray) -> list[list[int]]:
     """Group points by basin, best first.
 
-    Two points belong to one mode when the energy on the straight line between them never exceeds
+    Two points belong to one mode if the energy on the straight line between them never exceeds
     that of the higher end by more than 2 nats: where the density falls to no less than a seventh,
-    samplers walk freely. This joins descents that ended at different places of one flat valley, or
-    on neighbouring creases of a piecewise linear network, which a distance alone would call
-    different modes; and it does not depend on the coordinates' scales.
+    samplers walk freely. This joins minimisations that ended at different points of one flat
+    valley, or at neighbouring kinks of a piecewise linear network, which a distance alone would
+    call different modes; and it does not depend on the coordinates' scales.
 
     Parameters
     ----------
@@ -70,12 +69,13 @@ def group(posterior: Posterior, xi: jax.Array, energy: np.ndarray) -> list[list[
 
     Notes
     -----
-    **Fails when** one basin is bent so strongly that the straight line leaves it: it counts twice.
+    **Fails when** one basin is curved so strongly that the straight line leaves it: it counts
+    twice.
     """
     groups: list[list[int]] = []
     for i in map(int, np.argsort(energy)):
         for members in groups:
-            if _barrier(posterior, xi[members[0]], xi[i]) - energy[i] <= BARRIER:
+            if _barrier(posterior, xi[members[0]], xi[i]) - energy[i] <= MAX_BARRIER:
                 members.append(i)
                 break
         else:
@@ -84,12 +84,12 @@ def group(posterior: Posterior, xi: jax.Array, energy: np.ndarray) -> list[list[
 
 
 @eqx.filter_jit
-def _barrier(posterior: Posterior, a: jax.Array, b: jax.Array) -> Any:
+def _barrier(posterior: Posterior, a: jax.Array, b: jax.Array) -> jax.Array:
     """The highest energy between two points; energies that are not numbers count as infinite."""
 
-    def energy(part: jax.Array) -> jax.Array:
-        return posterior.energy(a + part * (b - a))
+    def energy(fraction: jax.Array) -> jax.Array:
+        return posterior.energy(a + fraction * (b - a))
 
-    inner = jnp.linspace(0.0, 1.0, POINTS + 2)[1:-1].astype(a.dtype)
+    inner = jnp.linspace(0.0, 1.0, NUM_POINTS + 2)[1:-1].astype(a.dtype)
     energies = jax.vmap(energy)(inner)
     return jnp.max(jnp.where(jnp.isnan(energies), jnp.inf, energies))

@@ -26,11 +26,11 @@ class Spectrum(NamedTuple):
     Attributes
     ----------
     eigenvalues
-        Those that the whitening has, largest first.
+        Those that the whitening uses, largest first.
     largest_discarded
-        Estimate of the largest that it has not; 0 when it has all.
+        Estimate of the largest that it does not use; 0 if it uses all.
     trace_discarded
-        Estimate of the sum of those that it has not.
+        Estimate of the sum of those that it does not use.
     """
 
     eigenvalues: jax.Array
@@ -38,7 +38,7 @@ class Spectrum(NamedTuple):
     trace_discarded: jax.Array
 
     def log_det_discarded(self, size: int) -> tuple[jax.Array, jax.Array]:
-        """Bounds of ``Σ log(1 + λ)`` over the eigenvalues left out, of `size` in all.
+        """Bounds of ``Σ log(1 + λ)`` over the discarded eigenvalues, of `size` in all.
 
         With their sum t, their largest L and their number m, ``t log(1 + L) / L`` (the chord of a
         concave function) and ``m log(1 + t / m)`` (Jensen). The sum is an estimate from w normal
@@ -56,7 +56,7 @@ class Spectrum(NamedTuple):
 
 
 class LowRankAffine(Transform):
-    """x = loc + T (z + V ((1 + λ)^(-1/2) - 1) Vᵀ z): the prior's law, narrowed along k directions.
+    """x = loc + T (z + V ((1 + λ)^(-1/2) - 1) Vᵀ z): the prior, narrowed along k directions.
 
     The image of a standard normal has covariance ``T (I + V λ Vᵀ)⁻¹ Tᵀ``. A product costs O(k n).
 
@@ -75,7 +75,7 @@ class LowRankAffine(Transform):
 
     Notes
     -----
-    **Fails when** eigenvalues that were left out are not small against 1: the image is then too
+    **Fails when** the discarded eigenvalues are not small compared to 1: the image is then too
     wide in their directions.
     """
 
@@ -175,7 +175,7 @@ def fisher_whitening(
     Transform
         ``LowerCholeskyAffine``, or `LowRankAffine`.
     Spectrum
-        What it keeps and what not.
+        Which eigenvalues it uses, and estimates of the others.
 
     Notes
     -----

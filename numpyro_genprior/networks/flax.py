@@ -225,7 +225,7 @@ class _NNXNetwork(NetworkAdapter):
     variables: PyTree[jax.Array]
     batched: bool = eqx.field(static=True)
     graphdef: Any = eqx.field(static=True)
-    rng_treedef: jax.tree_util.PyTreeDef = eqx.field(static=True)
+    rng_treedef: Any = eqx.field(static=True)
     rng_streams: tuple[_RngStream, ...] = eqx.field(static=True)
     method: str | None = eqx.field(static=True)
     keywords: tuple[tuple[str, Hashable], ...] = eqx.field(static=True)

@@ -5,6 +5,7 @@ from numpyro_genprior.plots.calibration import coverage, sbc_ranks
 from numpyro_genprior.plots.chain_modes import chain_modes
 from numpyro_genprior.plots.contraction import contraction
 from numpyro_genprior.plots.directions import event_directions
+from numpyro_genprior.plots.energies import start_energies
 from numpyro_genprior.plots.event_scale import event_scale
 from numpyro_genprior.plots.images import posterior_images
 from numpyro_genprior.plots.lipschitz import lipschitz
@@ -38,5 +39,6 @@ __all__ = [
     "sbc_ranks",
     "sensitivity_spectrum",
     "smc",
+    "start_energies",
     "tempering",
 ]

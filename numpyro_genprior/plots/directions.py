@@ -66,10 +66,11 @@ def event_directions(
     worst = [i for i in range(len(moved) - number, len(moved)) if i not in best]
     rows = [row for row in (best, worst) if row]
     aspect = moved.shape[1] / moved.shape[2] if moved.ndim == 3 else 0.7
+    width = min(9.0, 1.4 + 3.0 * number)
     figure, panels = pyplot().subplots(
         len(rows),
         number,
-        figsize=(9.0, len(rows) * (7.6 / number * aspect + 0.55) + 0.2),
+        figsize=(width, len(rows) * ((width - 1.4) / number * aspect + 0.55) + 0.2),
         layout="constrained",
         squeeze=False,
         sharey=moved.ndim == 2,

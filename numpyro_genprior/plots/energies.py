@@ -52,5 +52,5 @@ def start_energies(estimate: MAPEstimate, *, ax: Axes | None = None) -> Axes:
     axes.set_ylim(bottom=-0.3)
     axes.set_xlabel("start, by energy")
     axes.set_ylabel("energy above the best [nats]")
-    axes.legend(frameon=False, fontsize="small")
+    style.legend(axes, columns=4)
     return axes

@@ -160,7 +160,8 @@ def decoder_collapse(result: DecoderCollapse, *, ax: Axes | None = None) -> Axes
     ax.set_ylabel(f"event moved by a unit step\n({result.unit})")
     if result.kl is not None:
         twin = ax.twinx()
-        twin.plot(index, np.asarray(result.kl), "ko", markersize=4.5, markeredgecolor="white")
+        twin.plot(index, np.asarray(result.kl), "ko", markersize=4.5, markeredgecolor="white",
+                  clip_on=False)  # fmt: skip
         twin.set_ylabel("encoder's KL (nats, points)")
         twin.set_ylim(0, None)
     _whole_numbers(ax)

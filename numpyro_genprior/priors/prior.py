@@ -52,7 +52,7 @@ class Prior(PriorHooks):
         Array given to the generator; leading dimensions beyond those of one condition become the
         batch shape. Integers (labels, up to 2²⁴) are allowed.
     condition_shape
-        Shape of one condition. When None, the largest trailing shape that the generator takes.
+        Shape of one condition; if None, the largest trailing shape that the generator takes.
 
     Attributes
     ----------

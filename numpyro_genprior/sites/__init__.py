@@ -1,4 +1,4 @@
-"""How a prior enters a model: `latent`, `sample`, `LatentReparam`, `param`."""
+"""How a prior enters a model: `latent`, `sample`, `LatentReparam`, `param`, and the reader."""
 
 from numpyro_genprior.sites.handler import latent, sample
 from numpyro_genprior.sites.param import param

@@ -1,7 +1,16 @@
-"""Traces: from MCMC runs to ArviZ, from latents to events and their moments."""
+"""From posterior draws to ArviZ, from latents to events and their moments."""
 
 from numpyro_genprior.traces.arviz import to_arviz
 from numpyro_genprior.traces.decoding import decode
 from numpyro_genprior.traces.moments import EventMoments, event_moments
+from numpyro_genprior.traces.sources import PosteriorDraws, Request, posterior_draws
 
-__all__ = ["EventMoments", "decode", "event_moments", "to_arviz"]
+__all__ = [
+    "EventMoments",
+    "PosteriorDraws",
+    "Request",
+    "decode",
+    "event_moments",
+    "posterior_draws",
+    "to_arviz",
+]

@@ -120,8 +120,7 @@ def to_arviz(
     Draws of MGVI and guides are independent. No diagnostic of ArviZ says how well SMC, MGVI or a
     guide approximates the posterior.
 
-    To add another kind of result, register it with
-    `numpyro_genprior.traces.sources.posterior_draws`.
+    To add another kind of result, register it with `numpyro_genprior.traces.posterior_draws`.
 
     **Fails when** the events of all draws do not fit into the host's memory: use
     ``record=False`` in `ngp.latent`, and `event_moments` on the latents.

@@ -14,7 +14,7 @@ from numpyro.infer import MCMC
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.smc.smc import SMCResult
 from numpyro_genprior.priors import Prior
-from numpyro_genprior.results import Result, dataset, refuse_axes
+from numpyro_genprior.results import Result, axis_names, dataset, refuse_axes
 from numpyro_genprior.sites.model_reader import Site
 from numpyro_genprior.traces.arguments import Arguments
 from numpyro_genprior.traces.latent_draws import LatentDraws, require_prior
@@ -117,12 +117,11 @@ class EventMoments(Result):
     def to_dataset(self) -> xarray.Dataset:
         """Variables ``mean``, ``sd`` and, if there are any, ``quantiles``.
 
-        Dimensions are ``row`` and ``col`` for an image, ``event_dim_0`` and so on for other
-        events, and ``batch_dim_0`` and so on for the prior's batch.
+        Dimensions are ``row`` and ``col`` for an image, ``entry`` for a vector, and
+        ``batch_dim_0`` and so on for the prior's batch.
         """
         batch = [f"batch_dim_{i}" for i in range(self.mean.ndim - self.event_ndim)]
-        event = [f"event_dim_{i}" for i in range(self.event_ndim)]
-        dims = (*batch, *(("row", "col") if self.event_ndim == 2 else event))
+        dims = (*batch, *axis_names(self.event_ndim))
         variables = {"mean": (dims, self.mean), "sd": (dims, self.sd)}
         coords = {}
         if self.probabilities:

@@ -52,7 +52,7 @@ def fit_flow(
     Parameters
     ----------
     key
-        PRNG key of either kind; it alone decides the split, the weights and the order.
+        PRNG key of either kind; it determines the split, the weights and the order.
     data
         Events, shape ``(rows, *event_shape)``, floating and finite.
     flow
@@ -60,13 +60,14 @@ def fit_flow(
         :class:`~numpyro_genprior.flows.architectures.SplineCouplingFlow` that standardises the
         data. Leaves marked ``paramax.NonTrainable`` stay.
     condition
-        Conditions, shape ``(rows, *cond_shape)``, a row each; None for an unconditional flow.
+        Conditions, shape ``(rows, *cond_shape)``, one for each row of the data; None for an
+        unconditional flow.
     augment
-        Random change of one event, ``(key, event) -> event``, applied to training rows afresh and
-        to validation rows with one fixed key. Added noise dequantises (Theis et al. 2016). It may
-        change the shape; the flow is then one of its results.
+        Random change of one event, ``(key, event) -> event``, applied to training rows with a new
+        key in each step and to validation rows with a fixed key. Added noise dequantises (Theis et
+        al. 2016). It may change the shape of events; the flow then has the new shape.
     batch_size
-        Rows a step.
+        Rows per step.
     max_epochs
         Passes through the training rows, at most.
     patience
@@ -83,13 +84,13 @@ def fit_flow(
     Returns
     -------
     A :class:`FitResult` whose ``prior`` is a :class:`~numpyro_genprior.FlowPrior`. Losses are
-    negative log densities in nats an event. A conditional prior carries the first row's
+    negative log densities in nats per event. A conditional prior carries the first row's
     condition; give it the one you mean with ``prior.given(condition)``.
 
     Raises
     ------
     ValueError
-        If the data are not of that form, constant in a coordinate, of another shape than the
+        If the data are not of this form, constant in a coordinate, of another shape than the
         flow's, the rows fewer than a batch, or a setting out of range.
 
     Warns

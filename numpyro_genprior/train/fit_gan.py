@@ -62,14 +62,14 @@ def fit_gan(
     generated (R2) events: the critic minimises E softplus(D(g(z)) − D(x)) + ½ penalty (E|∇D(x)|² +
     E|∇D(g(z))|²), the generator E softplus(D(x) − D(g(z))) (Huang et al. 2024, *The GAN is dead;
     long live the GAN!*; R1 from Mescheder et al. 2018). Unlike the classical game it converges
-    locally, and a generator that drops modes loses. The prior holds an exponential moving average
+    locally, and dropping modes is penalised. The prior holds an exponential moving average
     of the generator's weights (Yazıcı et al. 2019), from the epoch whose energy distance to the
     validation rows is the lowest.
 
     Parameters
     ----------
     key
-        PRNG key of either kind; it alone decides the split, the weights, the order and the noise.
+        PRNG key of either kind; it determines the split, the weights, the order and the noise.
     data
         Events, shape ``(rows, *event_shape)``, floating and finite.
     latent_size
@@ -77,7 +77,7 @@ def fit_gan(
     generator
         Equinox module from a latent ``(latent_size,)`` to an event. By default an
         :class:`~numpyro_genprior.networks.architectures.MLPDecoder`, with a sigmoid output
-        where all data lie in [0, 1] and the identity elsewhere.
+        if all data lie in [0, 1] and the identity otherwise.
     critic
         Equinox module from an event to a scalar, smooth (its gradient is differentiated). By
         default an :class:`~numpyro_genprior.networks.architectures.MLPCritic`.
@@ -85,12 +85,12 @@ def fit_gan(
         Weight of the gradient penalties, in inverse squared units of the critic's slope. Larger is
         steadier and slower.
     ema
-        Decay of the moving average of the generator's weights, a step.
+        Decay per step of the moving average of the generator's weights.
     augment
-        Random change of one event, ``(key, event) -> event``, applied to real training rows afresh
-        and to validation rows with one fixed key.
+        Random change of one event, ``(key, event) -> event``, applied to real training rows with a
+        new key in each step and to validation rows with a fixed key.
     batch_size
-        Rows a step.
+        Rows per step.
     max_epochs
         Passes through the training rows, at most.
     patience
@@ -116,7 +116,7 @@ def fit_gan(
     Raises
     ------
     ValueError
-        If the data are not of that form, the rows fewer than a batch, a network's output of another
+        If the data are not of this form, the rows fewer than a batch, a network's output of another
         shape, or a setting out of range.
 
     Warns

@@ -65,15 +65,15 @@ def fit_vae(
     """Train a variational autoencoder by maximising the evidence lower bound.
 
     The bound is E_q(z|x)[log p(x | z)] − β KL(q(z | x) ‖ N(0, I)) with p(x | z) =
-    N(decoder(z), scale² I), the KL divergence in closed form and one draw of z a row (Kingma &
+    N(decoder(z), scale² I), the KL divergence in closed form and one draw of z per row (Kingma &
     Welling 2014, *Auto-encoding variational Bayes*). Without ``scale`` one scalar standard
     deviation is learnt with the weights (Rybkin et al. 2021, *Simple and effective VAE training
-    with calibrated decoders*), which balances the two terms with nothing to tune.
+    with calibrated decoders*), which balances the two terms without tuning.
 
     Parameters
     ----------
     key
-        PRNG key of either kind; it alone decides the split, the weights, the order and the noise.
+        PRNG key of either kind; it determines the split, the weights, the order and the noise.
     data
         Events, shape ``(rows, *event_shape)``, floating and finite.
     latent_size
@@ -81,7 +81,7 @@ def fit_vae(
     decoder
         Equinox module from a latent ``(latent_size,)`` to an event, or to (loc, scale). By default
         an :class:`~numpyro_genprior.networks.architectures.MLPDecoder`, with a sigmoid output
-        where all data lie in [0, 1] and the identity elsewhere.
+        if all data lie in [0, 1] and the identity otherwise.
     encoder
         Equinox module from an event to (loc, scale), each ``(latent_size,)``. By default an
         :class:`~numpyro_genprior.networks.architectures.MLPEncoder`.
@@ -91,10 +91,10 @@ def fit_vae(
     beta
         Weight of the KL divergence (Higgins et al. 2017); 1 is the evidence lower bound.
     augment
-        Random change of one event, ``(key, event) -> event``, applied to training rows afresh and
-        to validation rows with one fixed key.
+        Random change of one event, ``(key, event) -> event``, applied to training rows with a new
+        key in each step and to validation rows with a fixed key.
     batch_size
-        Rows a step.
+        Rows per step.
     max_epochs
         Passes through the training rows, at most.
     patience
@@ -111,12 +111,12 @@ def fit_vae(
     Returns
     -------
     A :class:`FitResult` whose ``prior`` is a :class:`~numpyro_genprior.VAEPrior` with the encoder
-    as proposal. Losses are negative bounds in nats an event.
+    as proposal. Losses are negative bounds in nats per event.
 
     Raises
     ------
     ValueError
-        If the data are not of that form, the rows fewer than a batch, or a setting out of range.
+        If the data are not of this form, the rows fewer than a batch, or a setting out of range.
 
     Warns
     -----
@@ -125,9 +125,9 @@ def fit_vae(
 
     Notes
     -----
-    **Density** of the prior: conditional, p(x | z) only. **Fails when** the decoder can do without
-    the latents (posterior collapse: the KL divergence goes to 0) or the rows are so few that the
-    encoder learns them by heart (train and val part early).
+    **Density** of the prior: conditional, p(x | z) only. **Fails when** the decoder ignores the
+    latents (posterior collapse: the KL divergence goes to 0) or the rows are so few that the
+    encoder memorises them (train and val losses diverge early).
     """
     events = check_data("data", data)
     check_count(latent_size=latent_size)

@@ -244,8 +244,8 @@ class Epochs(Generic[S, W]):
     """Run epochs of jitted steps with early stopping.
 
     The steps run in a Python loop: progress, early stopping and non-finite losses are handled on
-    the host. In ``lax.scan`` a convolution of a bare network would be slow on CPU, too
-    (`numpyro_genprior.networks.convolution`).
+    the host. Inside ``lax.scan``, moreover, convolutions of networks that are not `Frozen` are slow
+    on CPU (see `numpyro_genprior.networks.convolution`).
 
     Attributes
     ----------

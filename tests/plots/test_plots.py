@@ -1,4 +1,4 @@
-"""`posterior_images`: what is on the figure, and what it says when it cannot be drawn."""
+"""`posterior_images`: the contents of the figure, and its error messages."""
 
 import sys
 
@@ -28,7 +28,7 @@ def titles(figure):
     return [axes.get_title() for axes in figure.axes if axes.get_title()]
 
 
-def test_the_panels_show_what_they_say(draws):
+def test_panels_match_their_titles(draws):
     truth, data = draws[0, 0], np.full((8, 6), np.nan)
     data[:4] = truth[:4]
     figure = ngp.plots.posterior_images(
@@ -56,7 +56,7 @@ def test_draws_come_from_all_chains(draws):
         assert len(set(named)) == min(number, 4)
 
 
-def test_few_draws_moments_from_elsewhere_and_colours(rng):
+def test_few_draws_given_moments_and_colours(rng):
     mean, sd = np.zeros((8, 8)), np.ones((8, 8))
     figure = ngp.plots.posterior_images(
         rng.uniform(size=(3, 8, 8)), mean=mean, sd=sd, data=rng.normal(size=20)
@@ -68,7 +68,7 @@ def test_few_draws_moments_from_elsewhere_and_colours(rng):
     colour.canvas.draw()
 
 
-def test_what_is_no_image(rng):
+def test_events_that_are_not_images(rng):
     with pytest.raises(ValueError, match="Reshape the events"):
         ngp.plots.posterior_images(rng.normal(size=(8, 8)))
 
@@ -79,8 +79,8 @@ def test_without_matplotlib(draws, monkeypatch):
         ngp.plots.posterior_images(draws)
 
 
-def test_limits_of_images_without_a_range(draws):
-    """Constant, infinite and missing pixels: the scale is that of what is finite."""
+def test_limits_of_constant_and_broken_images(draws):
+    """Constant, infinite and missing pixels: the scale is that of the finite ones."""
     constant = np.ones((5, 8, 6))
     assert panels(ngp.plots.posterior_images(constant))["posterior mean"].images[0].norm.vmin == 0.5
     broken = draws[0].copy()

@@ -24,7 +24,7 @@ def group_names(trace):
     )
 
 
-def test_the_object_is_the_one_this_arviz_works_with(trace):
+def test_the_object_is_of_the_installed_arviz(trace):
     kind = "DataTree" if int(az.__version__.split(".")[0]) >= 1 else "InferenceData"
     assert type(trace).__name__ == kind
 
@@ -82,7 +82,7 @@ def test_the_trace_survives_netcdf(trace, tmp_path):
     assert back["posterior"]["x"].dims == trace["posterior"]["x"].dims
 
 
-def test_draws_that_are_given(mcmc):
+def test_draws_given_by_the_caller(mcmc):
     prior = ngp.GANPrior(generator, 2)
     drawn = Predictive(model, mcmc.get_samples())(jax.random.key(3), prior)
     before = Predictive(model, num_samples=5)(jax.random.key(4), prior)
@@ -115,7 +115,7 @@ def test_other_data_and_weights_do_not_compile_again(mcmc):
     )
 
 
-def test_unrecorded_events_stay_out(mcmc):
+def test_unrecorded_events_are_left_out(mcmc):
     def plain(prior, y=None):
         x = numpyro.sample("x", prior)
         numpyro.sample("y", dist.Normal(x[0], 0.1).to_event(1), obs=y)
@@ -153,7 +153,7 @@ def test_mistakes(mcmc, kwargs, remedy):
         ngp.to_arviz(mcmc, **kwargs)
 
 
-def test_what_is_no_run():
+def test_objects_that_hold_no_draws():
     with pytest.raises(TypeError, match="MCMC object itself"):
         ngp.to_arviz({"x": np.zeros(3)})
     with pytest.raises(ValueError, match=r"Call mcmc\.run"):

@@ -61,7 +61,7 @@ def test_an_exact_prior_without_decorator_and_two_sizes_of_events():
     assert trace["posterior"]["a"].dims == ("chain", "draw", "row", "col")
     assert trace["posterior"]["b"].dims == ("chain", "draw", "station")
     assert trace["posterior"]["c"].dims == ("chain", "draw", "c_dim_0", "row", "col")
-    # two names as of an event and its latent, and no prior
+    # named like an event and its latent, but there is no prior
     assert trace["posterior"]["rate"].dims == ("chain", "draw", "rate_dim_0", "rate_dim_1")
 
 

@@ -79,7 +79,7 @@ def test_moments_keep_the_batch(z, events):
     np.testing.assert_allclose(moments.mean, expected, atol=1e-5)
 
 
-def test_moments_with_a_condition_a_draw(z, events, rng):
+def test_moments_with_a_condition_for_each_draw(z, events, rng):
     prior = ngp.GANPrior(shifted, 2, condition=0.0)
     c = rng.normal(size=(2, 50)).astype(np.float32)
     moments = ngp.event_moments(prior, z, condition=c, batch_size=16)
@@ -97,7 +97,7 @@ def test_moments_of_a_flow(rng):
     np.testing.assert_allclose(moments.sd, 2 * z.std(0), rtol=1e-5)
 
 
-def test_small_spread_on_a_large_offset(rng):
+def test_a_small_spread_about_a_large_offset(rng):
     prior = ngp.GANPrior(lambda z: 4096.0 + z, 3)
     z = rng.normal(size=(20_000, 3)).astype(np.float32)
     moments = ngp.event_moments(prior, z, batch_size=999)
@@ -123,7 +123,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource usage there")
-def test_events_never_stand_in_memory():
+def test_memory_never_holds_all_events():
     """400 draws of 2¹⁸ numbers are 400 MiB; a batch of 8 and the sums of an event are below 40."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True, timeout=240

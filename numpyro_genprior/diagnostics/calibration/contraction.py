@@ -16,7 +16,7 @@ from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.calibration.contraction_result import Contraction
 from numpyro_genprior.diagnostics.calibration.convergence import effective_draws, unmixed
 from numpyro_genprior.diagnostics.calibration.experiment import Batch, Experiment, Values, prepare
-from numpyro_genprior.diagnostics.calibration.inference import Method, choose_method
+from numpyro_genprior.diagnostics.calibration.inference import choose_method
 from numpyro_genprior.diagnostics.calibration.ranked_quantities import (
     AllEntries,
     Functional,
@@ -24,9 +24,9 @@ from numpyro_genprior.diagnostics.calibration.ranked_quantities import (
 )
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.laplace import AutoFisherLaplace
-from numpyro_genprior.infer.methods import SVIMethod
+from numpyro_genprior.infer.methods import Method, SVIMethod
 
-DEFAULT = SVIMethod(AutoFisherLaplace, num_samples=127)
+DEFAULT_METHOD = SVIMethod(AutoFisherLaplace, num_samples=127)
 
 
 def contraction(
@@ -128,7 +128,7 @@ def contraction(
     True
     """
     steps, values = _read_schedule(schedule)
-    method = choose_method("contraction", method, kernel, guide, default=DEFAULT)
+    method = choose_method("contraction", method, kernel, guide, default=DEFAULT_METHOD)
     argument = next(iter(schedule))
     data_key, run_key = jax.random.split(validation.random_key(key))
     moments = []

@@ -18,7 +18,7 @@ from scipy import stats
 from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.calibration.convergence import Convergence
 from numpyro_genprior.diagnostics.calibration.experiment import prepare
-from numpyro_genprior.diagnostics.calibration.inference import Method, choose_method, limit_draws
+from numpyro_genprior.diagnostics.calibration.inference import choose_method, limit_draws
 from numpyro_genprior.diagnostics.calibration.ranked_quantities import (
     Functional,
     Quantities,
@@ -28,6 +28,7 @@ from numpyro_genprior.diagnostics.calibration.ranks import Ranks, jittered, rank
 from numpyro_genprior.diagnostics.calibration.simulation import Sites
 from numpyro_genprior.diagnostics.multiple_testing import holm
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.methods import Method
 from numpyro_genprior.results import Result, dataset
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from tqdm.auto import tqdm
 
-from numpyro_genprior.diagnostics.calibration.inference import Method
 from numpyro_genprior.diagnostics.calibration.ranked_quantities import Quantities
 from numpyro_genprior.diagnostics.calibration.simulation import (
     Conditioned,
@@ -25,7 +24,7 @@ from numpyro_genprior.diagnostics.calibration.simulation import (
 )
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.host_batching import batches
-from numpyro_genprior.infer.methods import MCMCMethod
+from numpyro_genprior.infer.methods import MCMCMethod, Method
 
 MAX_BATCH_BYTES = 2**28
 MAX_BATCH_SIZE = 64  # data sets

@@ -10,12 +10,10 @@ from numpyro.infer import NUTS
 from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_genprior.errors import message
-from numpyro_genprior.infer.methods import MCMCMethod, SVIMethod
+from numpyro_genprior.infer.methods import MCMCMethod, Method, SVIMethod
 
 MIN_DRAWS = 15  # of a posterior: ranks go from 0 to this at least
 MAX_RANKED_DRAWS = 127  # that a truth is ranked among
-
-Method = MCMCMethod | SVIMethod
 
 
 def choose_method(

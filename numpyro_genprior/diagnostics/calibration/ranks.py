@@ -15,8 +15,9 @@ from numpyro_genprior.diagnostics.calibration.convergence import (
     unmixed,
 )
 from numpyro_genprior.diagnostics.calibration.experiment import Batch
-from numpyro_genprior.diagnostics.calibration.inference import MAX_RANKED_DRAWS, MIN_DRAWS, Method
+from numpyro_genprior.diagnostics.calibration.inference import MAX_RANKED_DRAWS, MIN_DRAWS
 from numpyro_genprior.errors import message
+from numpyro_genprior.infer.methods import Method
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.calibration.experiment import prepare
-from numpyro_genprior.diagnostics.calibration.inference import Method, choose_method, limit_draws
+from numpyro_genprior.diagnostics.calibration.inference import choose_method, limit_draws
 from numpyro_genprior.diagnostics.calibration.ranked_quantities import (
     Functional,
     Quantities,
@@ -25,6 +25,7 @@ from numpyro_genprior.diagnostics.calibration.uniformity_test import (
     UNDECIDED,
     RankTest,
 )
+from numpyro_genprior.infer.methods import Method
 
 MAX_PRINTED = 6  # failing quantities that are printed
 

@@ -14,7 +14,7 @@ from numpyro.infer.mcmc import MCMCKernel
 
 from numpyro_genprior import validation
 from numpyro_genprior.diagnostics.calibration.experiment import Values, prepare
-from numpyro_genprior.diagnostics.calibration.inference import Method, choose_method, limit_draws
+from numpyro_genprior.diagnostics.calibration.inference import choose_method, limit_draws
 from numpyro_genprior.diagnostics.calibration.ranked_quantities import (
     Functional,
     Quantities,
@@ -27,6 +27,7 @@ from numpyro_genprior.diagnostics.calibration.uniformity_test import (
     UNDECIDED,
     RankTest,
 )
+from numpyro_genprior.infer.methods import Method
 
 RANDOM, SIMILAR = "random reference", "reference by the data"
 _DEVIATIONS = {  # a truth farther from the reference than the draws has a high rank

@@ -178,7 +178,7 @@ class Adequacy(Result):
 
     def __repr__(self) -> str:
         return (
-            f"Adequacy({self.verdict!r}, chi2={self.chi2:.3g} of {self.degrees:.3g} expected, "
+            f"Adequacy({self.verdict!r}, chi2={self.chi2:.3g}, degrees={self.degrees:.3g}, "
             f"explained={self.explained:.0%})"
         )
 

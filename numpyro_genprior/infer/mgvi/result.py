@@ -18,7 +18,7 @@ from numpyro_genprior.infer.mgvi.step import (
     Step,
     jit_sample_residuals,
 )
-from numpyro_genprior.infer.posterior import Posterior
+from numpyro_genprior.infer.posterior import Posterior, site_values
 from numpyro_genprior.results import Result, dataset
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class MGVIResult(Result):
     @property
     def values(self) -> dict[str, jax.Array]:
         """All sites at the mean ξ̄. The value of a site there is not the mean of the site."""
-        return _values(self.posterior, self.xi)
+        return site_values(self.posterior, self.xi)
 
     def sample_posterior(
         self, key: jax.Array, shape: tuple[int, ...] = (), *, antithetic: bool = True
@@ -206,8 +206,3 @@ def _stopped_early(num_failed: int, num_solves: int, settings: Settings) -> str:
         f"solves (after {settings.max_cg_steps} iterations, if all is finite): raise max_cg_steps, "
         "or tolerance."
     )
-
-
-@jax.jit
-def _values(posterior: Posterior, xi: jax.Array) -> dict[str, jax.Array]:
-    return posterior.values(xi)

@@ -77,6 +77,7 @@ class LBFGS(AbstractModeFinder):
 
         energy, memory = state.progress.energy, state.memory
         gradient: Any
+        step: Any
         updated: Any
         value, gradient = optax.value_and_grad_from_state(energy_fn)(y, state=memory)
         step, updated = _LBFGS.update(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optimistix
 from jaxtyping import Array, Bool, Float, Int
 
@@ -71,7 +72,7 @@ class Iteration(NamedTuple):
         return ~progress.converged & jnp.isfinite(progress.energy)
 
 
-def lowest(energy: Float[Array, " n"]) -> Int[Array, ""]:
+def lowest(energy: Float[Array | np.ndarray, " n"]) -> Int[Array, ""]:
     """Index of the lowest finite energy."""
     return jnp.argmin(jnp.where(jnp.isfinite(energy), energy, jnp.inf))
 
@@ -188,7 +189,10 @@ def begin(
 
 
 def advance(
-    posterior: Posterior, iteration: Iteration, solver: AbstractModeFinder, num_steps: int
+    posterior: Posterior,
+    iteration: Iteration,
+    solver: AbstractModeFinder,
+    num_steps: int | np.ndarray,
 ) -> Iteration:
     """At most `num_steps` steps of each start that is active."""
 

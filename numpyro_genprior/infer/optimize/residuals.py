@@ -81,7 +81,7 @@ def _distribution_residuals(d: Distribution, value: jax.Array, name: str) -> jax
             value, d.transforms, _refusal(name, "has a transform that depends on latents")
         )
         for transform in reversed(d.transforms):
-            value = transform.inv(value)
+            value = jnp.asarray(transform.inv(value))
         return _distribution_residuals(d.base_dist, value, name)
     moving = _refusal(name, f"is {type(d).__name__} with a scale that depends on latents")
     return _gaussian_residuals(d, value, name, moving)
@@ -94,22 +94,24 @@ def _gaussian_residuals(d: Distribution, value: jax.Array, name: str, moving: st
 
 @_gaussian_residuals.register
 def _(d: dist.Normal, value: jax.Array, name: str, moving: str) -> jax.Array:
-    rows = (value - d.loc) / d.scale
-    return require_constant(rows, d.scale, moving)
+    loc, scale = jnp.asarray(d.loc), jnp.asarray(d.scale)
+    return require_constant((value - loc) / scale, scale, moving)
 
 
 @_gaussian_residuals.register
 def _(d: dist.MultivariateNormal, value: jax.Array, name: str, moving: str) -> jax.Array:
-    difference = require_constant(value - d.loc, d.scale_tril, moving)
-    tril = jnp.broadcast_to(d.scale_tril, (*difference.shape, difference.shape[-1]))
+    tril = jnp.asarray(d.scale_tril)
+    difference = require_constant(value - jnp.asarray(d.loc), tril, moving)
+    tril = jnp.broadcast_to(tril, (*difference.shape, difference.shape[-1]))
     return solve_triangular(tril, difference[..., None], lower=True)[..., 0]
 
 
 @_gaussian_residuals.register
 def _(d: dist.LowRankMultivariateNormal, value: jax.Array, name: str, moving: str) -> jax.Array:
-    difference = require_constant(value - d.loc, (d.cov_factor, d.cov_diag), moving)
-    factor = jnp.broadcast_to(d.cov_factor, (*difference.shape, d.cov_factor.shape[-1]))
-    diagonal = jnp.broadcast_to(d.cov_diag, difference.shape)
+    factor, diagonal = jnp.asarray(d.cov_factor), jnp.asarray(d.cov_diag)
+    difference = require_constant(value - jnp.asarray(d.loc), (factor, diagonal), moving)
+    factor = jnp.broadcast_to(factor, (*difference.shape, factor.shape[-1]))
+    diagonal = jnp.broadcast_to(diagonal, difference.shape)
     return jnp.concatenate(inverse_root(factor, diagonal, difference), -1)
 
 

@@ -12,6 +12,7 @@ import numpyro_genprior as ngp
 from numpyro_genprior.infer import LBFGS, LevenbergMarquardt, Posterior, find_map
 from numpyro_genprior.infer.optimize.minimise import minimise
 from numpyro_genprior.infer.optimize.residuals import residuals
+from numpyro_genprior.results import Result
 
 KEY = jax.random.key(5)
 A = np.array([[1.0, 0.5, -0.3], [0.2, -2.0, 1.0]])
@@ -238,3 +239,30 @@ def test_divergence_is_reported():
     assert not found.starts.converged.any()
     with pytest.raises(ValueError, match="not finite at any"):
         find(linear, jnp.asarray(Y, jnp.float32), solver=solver, max_steps=50)
+
+
+# ---- the result ----------------------------------------------------------------------------------
+
+
+def two_modes(y):
+    z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(z**2, 0.2), obs=y)
+
+
+def test_the_estimate_is_a_result():
+    with pytest.warns(UserWarning, match="2 distinct modes"):
+        found = find(two_modes, jnp.array(1.0), num_starts=6)
+    assert isinstance(found, Result)
+    assert repr(found).startswith("MAPEstimate(energy=")
+    assert len(repr(found)) < 100
+    data = found.to_dataset()
+    assert dict(data.sizes) == {"start": 6, "coordinate": 1, "mode": 2}
+    assert data.attrs["solver"] == "LevenbergMarquardt"
+    for start, mode in enumerate(data["mode_of_start"].values):
+        assert start in found.modes[mode].starts
+    np.testing.assert_allclose(data["mode_share"].sum(), 1)
+    ax = found.plot()
+    drawn = {line.get_label(): len(line.get_xdata()) for line in ax.get_lines()}
+    for index, mode in enumerate(found.modes):
+        assert drawn[f"mode {index + 1}, {mode.share:.0%}"] == len(mode.starts)
+    assert found.plot(ax) is ax
