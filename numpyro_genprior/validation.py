@@ -188,9 +188,9 @@ def positive(
     scale: ArrayLike,
     what: str,
     shape: tuple[int, ...],
-    remedy: str = "pass a standard deviation; for no noise at all use GANPrior",
+    remedy: str,
 ) -> jax.Array:
-    """A positive array that broadcasts to `shape`."""
+    """An array of positive numbers that broadcasts to `shape`; otherwise raise with `remedy`."""
     scale = array(scale, what)
     scale = jnp.asarray(scale, dtype=jnp.result_type(float, scale.dtype))
     try:

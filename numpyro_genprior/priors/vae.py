@@ -117,7 +117,12 @@ class VAEPrior(Prior):
         if scale is None:
             self._check_own_scale()
         else:
-            self._scale = validation.positive(scale, "The scale of the decoder", self.event_shape)
+            self._scale = validation.positive(
+                scale,
+                "The scale of the decoder",
+                self.event_shape,
+                "pass a standard deviation; for no noise at all use GANPrior",
+            )
         if self._encoder is not None:
             check_encoder(self._encoder, *self._abstract_event(), self._latent.event_shape)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 from numpyro.diagnostics import split_gelman_rubin
 from numpyro.infer import MCMC
 
@@ -42,9 +43,9 @@ class ChainModes(Result):
         The largest split r_hat of any coordinate.
     """
 
-    labels: np.ndarray
-    energies: np.ndarray
-    separation: np.ndarray
+    labels: Int[np.ndarray, " chains"]
+    energies: Float[np.ndarray, " chains"]
+    separation: Float[np.ndarray, "chains chains"]
     r_hat: float
 
     @property
@@ -201,11 +202,13 @@ def modes(mcmc: MCMC, *, num_draws: int = 200) -> ChainModes:
 
 
 @eqx.filter_jit
-def _energies(posterior: Posterior, xi: jax.Array) -> jax.Array:
+def _energies(
+    posterior: Posterior, xi: Float[Array, "chains draws size"]
+) -> Float[Array, "chains draws"]:
     return jax.vmap(lambda chain: jax.lax.map(posterior.energy, chain))(xi)
 
 
-def _separation(xi: np.ndarray) -> np.ndarray:
+def _separation(xi: Float[np.ndarray, "chains draws size"]) -> Float[np.ndarray, "chains chains"]:
     """Separation of the second halves of each pair of chains, by a direction from the first."""
     xi, half = xi.astype(float), xi.shape[1] // 2
     first, second = xi[:, :half], xi[:, half:]
@@ -222,7 +225,9 @@ def _separation(xi: np.ndarray) -> np.ndarray:
     return result
 
 
-def _labels(together: np.ndarray, energies: np.ndarray) -> np.ndarray:
+def _labels(
+    together: Bool[np.ndarray, "chains chains"], energies: Float[np.ndarray, " chains"]
+) -> Int[np.ndarray, " chains"]:
     """Number the connected groups of chains by their mean energies."""
     labels = np.arange(len(together))
     for a, b in zip(*np.nonzero(together), strict=True):
@@ -231,7 +236,7 @@ def _labels(together: np.ndarray, energies: np.ndarray) -> np.ndarray:
     return np.array([groups.index(label) for label in labels])
 
 
-def _r_hat(xi: np.ndarray) -> float:
+def _r_hat(xi: Float[np.ndarray, "chains draws size"]) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         r_hat = np.asarray(split_gelman_rubin(xi))
     return float(np.where(np.isnan(r_hat), np.inf, r_hat).max())  # a chain that never moved

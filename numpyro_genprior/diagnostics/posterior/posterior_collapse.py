@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Float, Shaped
 from numpyro.infer import MCMC
 from scipy import stats
 
@@ -52,11 +53,11 @@ class PosteriorCollapse(Result):
     """
 
     names: tuple[str, ...]
-    mean: np.ndarray
-    sd: np.ndarray
-    p_value: np.ndarray
-    error: np.ndarray
-    state: np.ndarray
+    mean: Float[np.ndarray, " directions"]
+    sd: Float[np.ndarray, " directions"]
+    p_value: Float[np.ndarray, " directions"]
+    error: Float[np.ndarray, " directions"]
+    state: Shaped[np.ndarray, " directions"]
     level: float
     left_out: tuple[str, ...] = ()
 
@@ -251,7 +252,7 @@ def posterior_collapse(
     )
 
 
-def _unit_rows(directions: ArrayLike, size: int) -> np.ndarray:
+def _unit_rows(directions: ArrayLike, size: int) -> Float[np.ndarray, "k size"]:
     rows = np.atleast_2d(np.asarray(directions, float))
     if rows.ndim != 2 or rows.shape[1] != size:
         raise ValueError(
@@ -265,7 +266,9 @@ def _unit_rows(directions: ArrayLike, size: int) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _statistic(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _statistic(
+    draws: Float[np.ndarray, "chains draws k"],
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
     """The sum of squares of four standardised moments, and the standard error of the first."""
     z = draws
     hermite = [
@@ -283,7 +286,7 @@ def _statistic(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return total, error
 
 
-def _ess(values: np.ndarray) -> np.ndarray:
+def _ess(values: Float[np.ndarray, "chains draws k"]) -> Float[np.ndarray, " k"]:
     """Effective sample size for a mean, clipped to between 1 and the number of draws."""
     import arviz as az
 

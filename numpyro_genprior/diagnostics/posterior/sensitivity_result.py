@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
 
 from numpyro_genprior.diagnostics.events import event_names, events_at
 from numpyro_genprior.diagnostics.fisher_spectrum import fisher_product, prior_coordinates
@@ -50,13 +51,13 @@ class Sensitivity(Result):
     """
 
     posterior: Posterior
-    points: jax.Array
-    singular_values: jax.Array
-    latent_directions: jax.Array
+    points: Float[Array, "draws size"]
+    singular_values: Float[Array, " k"]
+    latent_directions: Float[Array, "k size"]
     largest_discarded: float
 
     @property
-    def identifiable(self) -> jax.Array:
+    def identifiable(self) -> Bool[Array, " k"]:
         """Whether the data say more about each direction than the prior does (s > 1)."""
         return self.singular_values > 1
 
@@ -66,7 +67,7 @@ class Sensitivity(Result):
         return int(jnp.sum(self.identifiable))
 
     @property
-    def posterior_shrinkage(self) -> jax.Array:
+    def posterior_shrinkage(self) -> Float[Array, " k"]:
         """1 / (1 + s²): posterior variance along each direction over the prior's."""
         return 1 / (1 + self.singular_values**2)
 
@@ -85,7 +86,7 @@ class Sensitivity(Result):
         """Whether there are as many directions as coordinates."""
         return len(self.singular_values) == self.posterior.size
 
-    def fisher(self) -> jax.Array:
+    def fisher(self) -> Float[Array, "size size"]:
         """The Fisher information ``I = MᵀM``, of shape ``(size, size)``.
 
         Averaged over the points. After a low-rank search it takes one product per coordinate: use
@@ -97,7 +98,7 @@ class Sensitivity(Result):
         unit = jnp.eye(self.posterior.size, dtype=self.points.dtype)
         return jax.lax.map(self.fisher_product, unit)
 
-    def fisher_product(self, v: jax.Array) -> jax.Array:
+    def fisher_product(self, v: Float[Array, " size"]) -> Float[Array, " size"]:
         """``I v``, matrix-free: one forward and one transposed pass per point."""
         return fisher_product(self.posterior, self.points, v)
 
@@ -117,7 +118,7 @@ class Sensitivity(Result):
         return _single(_push_events(self.posterior, self.centre, self.latent_directions))
 
     @cached_property
-    def centre(self) -> jax.Array:
+    def centre(self) -> Float[Array, " size"]:
         """Mean of the points, of shape ``(size,)``."""
         return jnp.mean(self.points, axis=0)
 
@@ -303,7 +304,7 @@ def _functional(
     return along, jnp.maximum(size - jnp.sum(along**2, -1), 0), size
 
 
-def _inverse(squares: jax.Array) -> jax.Array:
+def _inverse(squares: Float[Array, " k"]) -> Float[Array, " k"]:
     """``1 / s²``, infinite for values that are zero to rounding."""
     least = (8 * jnp.finfo(squares.dtype).eps) ** 2 * squares.shape[0] * jnp.max(squares)
     return jnp.where(squares > least, 1 / jnp.maximum(squares, least), jnp.inf)

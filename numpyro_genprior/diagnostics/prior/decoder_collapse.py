@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import Distribution
 
 from numpyro_genprior import validation
@@ -65,11 +66,11 @@ class DecoderCollapse(Result):
         Standard deviation of the decoded event over its root mean square (1 if its mean is 0).
     """
 
-    sensitivity: jax.Array
-    singular_values: jax.Array
-    latent_directions: jax.Array
-    active: jax.Array
-    kl: jax.Array | None
+    sensitivity: Float[Array, " size"]
+    singular_values: Float[Array, " size"]
+    latent_directions: Float[Array, "size size"]
+    active: Bool[Array, " size"]
+    kl: Float[Array, " size"] | None
     noise: bool
     moved: float
 
@@ -88,7 +89,7 @@ class DecoderCollapse(Result):
         return float(np.exp(-np.sum(shares * np.log(shares))))
 
     @property
-    def faint(self) -> jax.Array:
+    def faint(self) -> Bool[Array, " size"]:
         """For each latent, whether it is active but with a KL below 0.1 nats.
 
         Without an encoder, ``½ log(1 + s²)`` takes the place of the KL. Always False for a prior
@@ -295,8 +296,10 @@ def decoder_collapse(
 
 
 def _active_with_noise(
-    squares: jax.Array, singular_values: jax.Array, kl: jax.Array | None
-) -> jax.Array:
+    squares: Float[Array, " size"],
+    singular_values: Float[Array, " size"],
+    kl: Float[Array, " size"] | None,
+) -> Bool[Array, " size"]:
     active = squares / (1 + squares) > ACTIVE_VARIANCE
     nats = _information(jnp.sqrt(squares), kl)
     total = jnp.sum(_information(singular_values, None) if kl is None else kl)
@@ -320,7 +323,9 @@ def _moved(posterior: Posterior, points: jax.Array) -> jax.Array:
     return jnp.sqrt(variance / jnp.maximum(jnp.sum(all_squares) / n, jnp.finfo(zero.dtype).tiny))
 
 
-def _information(sensitivity: jax.Array, kl: jax.Array | None) -> jax.Array:
+def _information(
+    sensitivity: Float[Array, " size"], kl: Float[Array, " size"] | None
+) -> Float[Array, " size"]:
     """The KL of each unit; that of a linear VAE if there is no encoder."""
     return 0.5 * jnp.log1p(sensitivity**2) if kl is None else kl
 

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
 from numpyro_genprior import validation
@@ -41,13 +42,13 @@ class EffectiveDimension(Result):
         Whether the prior has an exact density (its map is a diffeomorphism).
     """
 
-    spectrum: jax.Array
+    spectrum: Float[Array, "draws k"]
     event_size: int
     latent_size: int
     exact: bool
 
     @property
-    def dimensions(self) -> jax.Array:
+    def dimensions(self) -> Float[Array, " draws"]:
         """At each draw ``exp(-Σ p log p)`` of the shares ``p_i = s_i² / Σ s²``."""
         squares = self.spectrum**2
         total = jnp.sum(squares, -1, keepdims=True)
@@ -60,7 +61,7 @@ class EffectiveDimension(Result):
         return float(jnp.mean(self.dimensions))
 
     @property
-    def condition_numbers(self) -> jax.Array:
+    def condition_numbers(self) -> Float[Array, " draws"]:
         """Largest over smallest singular value at each draw."""
         return self.spectrum[:, 0] / self.spectrum[:, -1]
 
@@ -70,7 +71,7 @@ class EffectiveDimension(Result):
         return float(jnp.median(self.condition_numbers))
 
     @property
-    def log_dets(self) -> jax.Array:
+    def log_dets(self) -> Float[Array, " draws"]:
         """``Σ log s_i`` at each draw, in nats: ``log |det J|`` of a square map."""
         return jnp.sum(jnp.log(self.spectrum), -1)
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
 from numpyro_genprior import validation
@@ -51,7 +52,7 @@ class Lipschitz(Result):
         rectifiers.
     """
 
-    values: jax.Array
+    values: Float[Array, " draws"]
     bound: float
     unbounded: str
     kinks: float | None
@@ -229,8 +230,10 @@ def _path(posterior: Posterior, points: jax.Array, path: ArrayLike | None) -> ja
 
 @eqx.filter_jit
 def _largest_singular_values(
-    posterior: Posterior, points: jax.Array, operator: Callable[[jax.Array], ArrayLike]
-) -> jax.Array:
+    posterior: Posterior,
+    points: Float[Array, "draws size"],
+    operator: Callable[[jax.Array], ArrayLike],
+) -> Float[Array, " draws"]:
     """Of the Jacobian at each point, by subspace iteration."""
     size = posterior.size
     width = min(BLOCK_SIZE, size)
