@@ -37,6 +37,8 @@ def mgvi(result: MGVIResult, *, ax: Axes | None = None) -> Axes:
     TypeError
         If `result` is another object.
     """
+    from matplotlib.ticker import MaxNLocator
+
     check(result, MGVIResult, "mgvi", "MGVI(model).run(key, num_steps, ...)", room="infer")
     ax, steps = axes(ax), np.arange(1, len(result.kl) + 1)
     ax.plot(steps, result.moved, marker="o", markersize=4, linewidth=1, color=DATA,
@@ -45,7 +47,7 @@ def mgvi(result: MGVIResult, *, ax: Axes | None = None) -> Axes:
             label="last Newton step")  # fmt: skip
     ax.axhline(MAX_LAST_MOVE, linestyle="--", linewidth=0.8, color=BAD)
     ax.set_yscale("log")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("step")
     ax.set_ylabel("posterior standard deviations")
     legend(ax)
