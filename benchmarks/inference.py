@@ -1,8 +1,8 @@
-"""Gradients and seconds to 400 effective draws: Fisher kernels, and NUTS on models by hand.
+"""Gradients and seconds to 400 effective draws: Fisher kernels, and NUTS on hand-written models.
 
 Four vectorized chains, until each latent has 400 effective draws at r_hat below 1.01 (ArviZ: the
-lesser of bulk and tail, rank-normalised r_hat). Optimisation and warm-up count. The peers have the
-model that people write by hand (a normal latent, a deterministic event):
+smaller of bulk and tail, rank-normalised r_hat). Optimisation and warm-up count. Compared
+with, on the model that people write by hand (a normal latent, a deterministic event):
 
 D
     NumPyro's default: ``NUTS(model)`` after 1000 warm-up steps.
@@ -11,10 +11,10 @@ E
     mode that ``AutoLaplaceApproximation`` found, or that guide and ``NeuTraReparam`` with two
     lengths of warm-up. Best in gradients is compared with gradients, best in seconds with seconds.
 
-And, for the draws alone, effective draws a gradient over those of NUTS on a standard normal of the
-same dimension. Who has not arrived after a limit of seconds, or a number of draws, is given up: its
-ratios are lower bounds then, and printed as such. Gradients are those of all chains, and of the
-optimisation before: a step of `find_map` counts as what its flops are worth in gradients, by XLA.
+For the draws alone, effective draws per gradient relative to those of NUTS on a standard normal of
+the same dimension. A method that exceeds a limit of seconds, or of draws, is given up: its ratios
+are then lower bounds, and printed as such. Gradients are those of all chains, and of the
+optimisation before them: a step of `find_map` counts as many gradients as it has flops, by XLA.
 
     python benchmarks/inference.py                 # all cases
     python benchmarks/inference.py mlp conv        # some

@@ -1,4 +1,4 @@
-"""The problems of ``inference.py``: with a prior of ours, and as people write them."""
+"""The problems of ``inference.py``: with a prior, and as people write them by hand."""
 
 # %%
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The Laplace approximation of a field seen at some places: ours, and NumPyro's dense one.
+"""The Laplace approximation of a partly observed field: ours, and NumPyro's dense one.
 
 A smooth log-normal field on a grid, counts at 400 of its pixels. Both guides start from one mode
 (`find_map`'s, which is not timed) and then do what a user asks for: the Gaussian there, 100 draws
 from it, their standard deviation. ``AutoLaplaceApproximation`` forms the Hessian, n × n;
 `AutoFisherLaplace` as many directions as there are counts, so that nothing is left out. Each runs
-in a process of its own, which prints seconds with compilation and without, and by how much its
-memory grew, and the mean of the standard deviations; then the ratios, NumPyro's over ours:
+in its own process, which prints seconds with compilation and without, the growth of its memory,
+and the mean of the standard deviations; then the ratios, NumPyro's over ours:
 
     python benchmarks/laplace.py                 # 32², 64² and 100² pixels
     python benchmarks/laplace.py --limit 600     # seconds after which a process is ended

@@ -1,14 +1,14 @@
 """MGVI against NIFTy.re: counts of a log-normal field, the same field, data and accuracy.
 
-Both take as many steps, with as many pairs of antithetic samples, and Newton steps until the mean
-is known to a hundredth of a posterior standard deviation. Each runs in a process of its own, which
-prints what it took: seconds of processor time to compile (first run less a warm one), seconds of
-all steps warm (the least of some tries), how far the memory of the process grew, iterations of
-conjugate gradients for a sample and the error that they leave in it (posterior standard
-deviations, root mean square). NIFTy has other criteria for its solver, so that it is told to take
-as many iterations for a sample as ours took. Then the ratios, ours over NIFTy's (below one: we are
-better), how far the means lie apart, and by how much the mean energy over one set of samples is
-lower around ours than around NIFTy's:
+Both take the same number of steps with the same number of antithetic pairs of samples, and Newton
+steps until the mean is accurate to a hundredth of a posterior standard deviation. Each runs in a
+process of its own, which prints its costs: seconds of processor time to compile (first run minus a
+warm one), seconds of all steps warm (the fastest of several tries), growth of the memory of the
+process, iterations of conjugate gradients for one sample and the error that they leave in it
+(posterior standard deviations, root mean square). NIFTy has other criteria for its solver, so it is
+given the number of iterations per sample that ours took. Then follow the ratios, ours over NIFTy's
+(below one, ours is cheaper), the distance between the means, and by how much the mean energy of
+one set of samples is lower around our mean than around NIFTy's:
 
     pip install nifty8
     python benchmarks/mgvi.py             # 32², 128² and 256² pixels
@@ -43,7 +43,7 @@ from numpyro_genprior.infer.mgvi import step as mgvi_step
 
 TOLERANCE = 0.01
 MILLION_STEPS = 6
-HIGH, LIMIT = 1e-5, 5000  # for the error of samples: a tolerance far below, and iterations
+ACCURATE, MAX_ITERATIONS = 1e-5, 5000  # settings of the samples that errors are measured against
 
 
 @ngp.latent(explicit=True, record=False)
@@ -53,9 +53,9 @@ def model(field: Any, y: jax.Array) -> None:
 
 
 def problem(n: int) -> tuple[Any, jax.Array]:
-    """A smooth log-normal field of n × n pixels, of unit variance, and counts, two a pixel.
+    """A smooth log-normal field of n × n pixels with unit variance, and two counts per pixel.
 
-    It varies on the scale of the box, or, in the largest, of 64 pixels.
+    Its correlation length is the size of the box, or 64 pixels in the largest problem.
     """
     scale = n if n < 1024 else 64
 
@@ -69,8 +69,8 @@ def problem(n: int) -> tuple[Any, jax.Array]:
     return field, jax.random.poisson(jax.random.key(2), jnp.exp(truth))
 
 
-# %% Each gives a run (the mean, flat, from nothing) and a look at one pair of samples: how many
-# iterations they take and what they miss.
+# %% Each function returns `run`, which finds the mean, and `look`, which returns the iterations for
+# one pair of samples, that pair, and an accurate one.
 def ours(field: Any, y: jax.Array, num_steps: int, pairs: int, _: int) -> Any:
     mgvi = MGVI(model, pairs, tolerance=TOLERANCE, progress_bar=False)
 
@@ -83,8 +83,8 @@ def ours(field: Any, y: jax.Array, num_steps: int, pairs: int, _: int) -> Any:
 
     def look(xi: jax.Array) -> tuple[int, jax.Array, jax.Array]:
         posterior, key = Posterior(model, (field, y)), jax.random.key(7)
-        rough = mgvi_step.jit_sample_residuals(key, posterior, xi, 1, mgvi._settings)
-        settings = mgvi_step.Settings(1, HIGH, LIMIT)
+        rough = mgvi_step.jit_sample_residuals(key, posterior, xi, 1, mgvi.settings)
+        settings = mgvi_step.Settings(1, ACCURATE, MAX_ITERATIONS)
         exact = mgvi_step.jit_sample_residuals(key, posterior, xi, 1, settings)
         return int(rough.iterations[0]), rough.s[0], exact.s[0]
 
@@ -138,7 +138,7 @@ def nifty(field: Any, y: jax.Array, num_steps: int, pairs: int, iterations: int)
             drawn, _ = jft.draw_linear_residual(likelihood, mean, key, cg_kwargs=cg_kwargs)
             return drawn.tree["z"]
 
-        exact = draw({"resnorm": HIGH * size**0.5, "maxiter": LIMIT})
+        exact = draw({"resnorm": ACCURATE * size**0.5, "maxiter": MAX_ITERATIONS})
         return iterations, draw(solver), exact
 
     return run, look
@@ -146,7 +146,7 @@ def nifty(field: Any, y: jax.Array, num_steps: int, pairs: int, iterations: int)
 
 # %%
 def measure(who: str, n: int, tries: int, *numbers: int, keep: str) -> None:
-    """Run one program in this process and print its costs as JSON; the mean goes to a file."""
+    """Run one program in this process; print its costs as JSON and save the mean to a file."""
     field, y = problem(n)
     jax.block_until_ready(y)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

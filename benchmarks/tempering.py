@@ -1,4 +1,4 @@
-"""Separated modes: what NUTS and `ParallelTempering` make of digits with ten rows hidden.
+"""Separate modes: r-hat of NUTS and `ParallelTempering` for digits with ten hidden rows.
 
 Held-out digits (``examples/data/digits.npz``) under the shipped ``mnist_gan`` prior, noise 0.2 on
 each visible pixel, four chains of NUTS and four ensembles of replicas. Prints the largest split
@@ -29,7 +29,7 @@ from numpyro_genprior.infer import ParallelTempering
 
 DIGITS = Path(__file__).parents[1] / "examples" / "data" / "digits.npz"
 PROBLEMS = ("0:9", "4:9", "5:9", "7:9", "0:18", "4:18", "5:18", "8:18")
-HIDDEN, NOISE, SEEN = 10, 0.2, 1e-3
+NUM_HIDDEN, NOISE, MIN_SD = 10, 0.2, 1e-3
 
 
 # %%
@@ -40,16 +40,16 @@ def model(prior: Any, rows: jax.Array, y: Any = None) -> None:
 
 
 def problem(digit: int, first: int) -> tuple[jax.Array, jax.Array]:
-    """The visible rows of a digit, and what is measured there."""
+    """The visible rows of a digit, and their noisy measurements."""
     stored = np.load(DIGITS)
     truth: Any = stored["images"][list(stored["labels"]).index(digit)] / 255
-    rows = np.delete(np.arange(len(truth)), np.arange(first, first + HIDDEN))
+    rows = np.delete(np.arange(len(truth)), np.arange(first, first + NUM_HIDDEN))
     noise = np.random.default_rng(digit).normal(size=(len(rows), truth.shape[1]))
     return jnp.asarray(rows), jnp.asarray(truth[rows] + NOISE * noise, jnp.float32)
 
 
 def sampler(kernel: Any, num_warmup: int, num_samples: int) -> MCMC:
-    """Four chains that start from draws of the prior; one compilation for all digits."""
+    """Four chains that start from draws of the prior, compiled once for all digits."""
     return MCMC(
         kernel,
         num_warmup=num_warmup,
@@ -62,7 +62,7 @@ def sampler(kernel: Any, num_warmup: int, num_samples: int) -> MCMC:
 
 
 def run(mcmc: MCMC, *arguments: Any, extra_fields: tuple[str, ...] = ()) -> float:
-    """Seconds."""
+    """Run the sampler; returns the seconds it took."""
     start = time.perf_counter()
     mcmc.run(jax.random.key(0), *arguments, extra_fields=extra_fields)
     jax.block_until_ready(mcmc.last_state)
@@ -70,10 +70,10 @@ def run(mcmc: MCMC, *arguments: Any, extra_fields: tuple[str, ...] = ()) -> floa
 
 
 def agreement(mcmc: MCMC) -> tuple[float, float]:
-    """Largest r-hat of latents, and of pixels that vary."""
+    """Largest r-hat of latents, and of pixels with posterior sd above `MIN_SD`."""
     draws: Any = mcmc.get_samples(group_by_chain=True)
     pixels = np.asarray(draws["x"], float).reshape(*draws["x"].shape[:2], -1)
-    pixels = pixels[..., pixels.std((0, 1)) > SEEN]
+    pixels = pixels[..., pixels.std((0, 1)) > MIN_SD]
     latents = np.asarray(draws["x_latent"], float)
     return float(split_gelman_rubin(latents).max()), float(split_gelman_rubin(pixels).max())
 
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     print("r-hat of latents, pixels")
     for name in options.problems[:1] if smoke else options.problems:
         digit, first = map(int, name.split(":"))
-        print(f"digit {digit}, rows {first} to {first + HIDDEN - 1} hidden", flush=True)
+        print(f"digit {digit}, rows {first} to {first + NUM_HIDDEN - 1} hidden", flush=True)
         arguments = (prior, *problem(digit, first))
         if not options.skip_nuts:
             seconds = run(nuts, *arguments, extra_fields=("diverging",))

@@ -87,6 +87,7 @@ DESCRIBED_AT = {
     "Events": "jax.Array",
     "Figure": "matplotlib.figure.Figure",
     "Float": "jaxtyping.Float",
+    "Flow": "typing.TypeVar",
     "Functional": "collections.abc.Callable",
     "Int": "jaxtyping.Int",
     "Iterator": "collections.abc.Iterator",
@@ -105,6 +106,7 @@ DESCRIBED_AT = {
     "Parameters": "collections.abc.Callable",
     "PyTree": "jaxtyping.PyTree",
     "RankTest": "numpyro_genprior.diagnostics.calibration.uniformity_test.RankTest",
+    "Role": "typing.Literal",
     "ScalarLike": "jaxtyping.ScalarLike",
     "Sequence": "collections.abc.Sequence",
     "Shaped": "jaxtyping.Shaped",
@@ -149,6 +151,16 @@ def follow(app, env, node, contnode):
     return intersphinx.missing_reference(app, env, node, contnode)
 
 
+class _Factory:
+    """Stands for a default that a dataclass makes for each object."""
+
+    def __repr__(self):
+        return "..."
+
+
+_FACTORY = _Factory()
+
+
 def as_written(app, what, name, thing, options, signature, return_annotation):
     """The signature with its annotations as the source writes them, not as Python expands them."""
     if what not in {"class", "function", "method"} or not signature:
@@ -157,7 +169,11 @@ def as_written(app, what, name, thing, options, signature, return_annotation):
         written = inspect.signature(thing)
     except (TypeError, ValueError):
         return None
-    parameters = list(written.parameters.values())
+    parameters = [
+        p.replace(default=_FACTORY) if repr(p.default) == "<factory>" else p
+        for p in written.parameters.values()
+    ]
+    written = written.replace(parameters=parameters)
     if what == "method" and parameters and parameters[0].name in {"self", "cls"}:
         written = written.replace(parameters=parameters[1:])
     if what == "class":

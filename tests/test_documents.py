@@ -56,7 +56,7 @@ def test_every_parameter_is_described(path):
 @pytest.mark.parametrize(
     "path", [p for p in PUBLIC if inspect.isclass(resolve(p)) and issubclass(resolve(p), ngp.Prior)]
 )
-def test_every_law_states_its_density_and_when_it_fails(path):
+def test_every_distribution_states_its_density_and_when_it_fails(path):
     doc = inspect.getdoc(resolve(path))
     assert "**Density**" in doc
     assert "**Fails when**" in doc

@@ -221,7 +221,7 @@ class EllipticalSlice(PureKernel):
 
     @property
     def default_fields(self) -> tuple[str, ...]:
-        return (*super().default_fields, "num_shrinks")
+        return ("z", "potential_energy", "num_shrinks")
 
     def get_diagnostics_str(self, state: EllipticalSliceState) -> str:
         """One line for the progress bar."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -122,7 +122,8 @@ def host_values(posterior: Posterior, xi: jax.Array | np.ndarray) -> dict[str, n
     shapes = jax.eval_shape(posterior.values, jax.ShapeDtypeStruct((posterior.size,), xi.dtype))
     elements = sum(math.prod(jnp.shape(shape)) for shape in jax.tree.leaves(shapes))
     size = max(1, min(number, draws_per_batch("host_values", None, elements)))
-    return collect(lambda batch: _values(posterior, jnp.asarray(batch.take(xi))), number, size)
+    rows: Any = xi
+    return collect(lambda batch: _values(posterior, jnp.asarray(batch.take(rows))), number, size)
 
 
 @jax.jit

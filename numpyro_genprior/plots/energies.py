@@ -47,11 +47,11 @@ def start_energies(estimate: MAPEstimate, *, ax: Axes | None = None) -> Axes:
     if rest:
         axes.plot(rank[rest], above[rest], "o", ms=5, mfc="none", color=style.PRIOR,
                   label="not converged")  # fmt: skip
-    axes.axhline(CLOSE, color=style.PRIOR, lw=1, ls=":")
+    axes.axhline(CLOSE, color=style.PRIOR, lw=1, ls=":", label="3 nats")
     axes.set_yscale("symlog", linthresh=CLOSE)
     top = float(np.max(above[order], initial=CLOSE))
     axes.set_ylim(-0.3, 2 * top)
     axes.set_xlabel("start, by energy")
     axes.set_ylabel("energy above the best [nats]")
-    style.legend(axes, columns=4)
+    style.legend(axes, columns=5)
     return axes

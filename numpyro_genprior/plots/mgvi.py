@@ -37,6 +37,8 @@ def mgvi(result: MGVIResult, *, ax: Axes | None = None) -> Axes:
     TypeError
         If `result` is another object.
     """
+    from matplotlib.ticker import MaxNLocator
+
     check(result, MGVIResult, "mgvi", "MGVI(model).run(key, num_steps, ...)", room="infer")
     ax, steps = axes(ax), np.arange(1, len(result.kl) + 1)
     ax.plot(steps, result.moved, marker="o", markersize=4, linewidth=1, color=DATA,
@@ -46,7 +48,7 @@ def mgvi(result: MGVIResult, *, ax: Axes | None = None) -> Axes:
     ax.axhline(MAX_LAST_MOVE, linestyle="--", linewidth=0.8, color=BAD,
                label="warning above")  # fmt: skip
     ax.set_yscale("log", nonpositive="mask")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("step")
     ax.set_ylabel("posterior standard deviations")
     legend(ax)

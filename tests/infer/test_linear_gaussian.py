@@ -45,7 +45,7 @@ def gan():
 
 
 def gaussian():
-    """Independent noise of scale² and the same low-rank factor: the VAE's law in event space."""
+    """Independent noise of scale² and the same low-rank factor, as the VAE has in event space."""
     return ngp.GaussianPrior(B, factor=W, diagonal=SCALE**2)
 
 
@@ -154,9 +154,9 @@ def test_auto_normal():
 def test_auto_multivariate_normal():
     mean, covariance = posterior(W)
     guide, result = fitted(AutoMultivariateNormal)
-    law = guide.get_posterior(result.params)
-    np.testing.assert_allclose(law.loc, mean, atol=0.01)
-    np.testing.assert_allclose(law.covariance_matrix, covariance, atol=0.03 * covariance.max())
+    gaussian = guide.get_posterior(result.params)
+    np.testing.assert_allclose(gaussian.loc, mean, atol=0.01)
+    np.testing.assert_allclose(gaussian.covariance_matrix, covariance, atol=0.03 * covariance.max())
     evidence = dist.MultivariateNormal(A @ B, A @ W @ W.T @ A.T + SIGMA**2 * np.eye(2))
     loss = np.mean(result.losses[-200:])
     np.testing.assert_allclose(loss, -evidence.log_prob(jnp.asarray(Y)), atol=0.02)
@@ -170,9 +170,9 @@ def test_auto_laplace_to_rounding():
     svi = SVI(handled, guide, Adam(lambda i: 0.1 * 0.997**i), Trace_ELBO())
     with jax.numpy_rank_promotion("allow"):
         params = svi.run(jax.random.key(3), 8000, gan(), jnp.asarray(Y), progress_bar=False).params
-        law = guide.get_posterior(params)
-    np.testing.assert_allclose(law.loc, mean, atol=1e-8)
-    np.testing.assert_allclose(law.covariance_matrix, covariance, rtol=1e-10, atol=1e-12)
+        gaussian = guide.get_posterior(params)
+    np.testing.assert_allclose(gaussian.loc, mean, atol=1e-8)
+    np.testing.assert_allclose(gaussian.covariance_matrix, covariance, rtol=1e-10, atol=1e-12)
     samples = draws_of(guide, params)
     error = np.sqrt(np.diag(covariance) / len(samples))
     np.testing.assert_array_less(np.abs(samples.mean(0) - mean), 5 * error)

@@ -129,8 +129,8 @@ def test_two_modes():
     assert repr(found.modes[0]).startswith("Mode(energy=")
 
 
-def test_a_far_mode_is_told_and_not_warned_of():
-    """At -3.2 and at 1.2: the first is found, and is no rival."""
+def test_a_mode_of_much_higher_energy_is_listed_without_a_warning():
+    """At -3.2 and at 1.2: the first is found, and does not compete."""
 
     def model(y):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
@@ -147,7 +147,7 @@ def test_a_far_mode_is_told_and_not_warned_of():
 
 
 def test_one_flat_valley_is_one_mode():
-    """Descents that stop early in a valley are joined: there is no barrier between them."""
+    """Minimisations that stop early in a valley are joined: there is no barrier between them."""
 
     def model(y):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
@@ -274,7 +274,7 @@ def test_distributions_without_a_fisher_rule_take_lbfgs():
 # ---- starts --------------------------------------------------------------------------------------
 
 
-def test_the_encoder_is_asked_where_the_data_look_like_an_event():
+def test_the_encoder_gives_a_start_if_the_data_have_the_shape_of_an_event():
     def decoder(z):
         return jnp.tile(z, 2)
 
@@ -325,7 +325,7 @@ def test_too_few_steps():
     assert len(found.modes) == 1
 
 
-def test_the_same_key_finds_the_same_and_old_keys_do():
+def test_both_kinds_of_keys_find_the_same_modes():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         one = quiet(square, jnp.array(1.0), num_starts=3, key=jax.random.key(3))

@@ -221,7 +221,7 @@ def test_field_of_counts(capsys):
     assert 0.8 < np.sqrt(np.mean(score**2)) < 1.25
 
     text = mgvi_step.jit_step.lower(
-        jax.random.key(0), result.posterior, result.xi, mgvi._settings
+        jax.random.key(0), result.posterior, result.xi, mgvi.settings
     ).as_text()
     shapes = re.findall(r"tensor<([\dx]+)x[a-z]", text)
     largest = max(math.prod(map(int, shape.split("x"))) for shape in shapes)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import PyTree
 from numpyro.distributions import Distribution
 
@@ -164,7 +163,7 @@ def register_elementwise(
     )
 
 
-def broadcast(distribution: Distribution, value: ArrayLike, event_ndim: int = 0) -> jax.Array:
+def broadcast(distribution: Distribution, value: Any, event_ndim: int = 0) -> jax.Array:
     """`value` as a floating-point array with the whole batch shape of a distribution."""
     value = jnp.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.inexact):

@@ -104,7 +104,7 @@ class MGVI:
                 )
             )
         self.model, self.init, self.progress_bar = model, init, progress_bar
-        self._settings = Settings(num_samples, tolerance, max_cg_steps, max_newton_steps)
+        self.settings = Settings(num_samples, tolerance, max_cg_steps, max_newton_steps)
 
     def run(self, key: jax.Array, num_steps: int, *args: Any, **kwargs: Any) -> MGVIResult:
         """Approximate the posterior of the model given its arguments.
@@ -154,7 +154,7 @@ class MGVI:
         with tqdm(range(num_steps), desc="MGVI", disable=not self.progress_bar) as bar:
             for index in bar:
                 step_key = jax.random.fold_in(key, index)
-                xi, step = jit_step(step_key, posterior, xi, self._settings)
+                xi, step = jit_step(step_key, posterior, xi, self.settings)
                 steps.append(step)
                 if self.progress_bar:
                     bar.set_postfix(
@@ -162,7 +162,7 @@ class MGVI:
                         newton=int(step.newton_steps),
                         cg=int(step.sampling_iterations.max()),
                     )
-        result = _result(posterior, xi, steps, self._settings)
+        result = _result(posterior, xi, steps, self.settings)
         if result.warnings:
             warnings.warn("MGVI: " + " ".join(result.warnings), RuntimeWarning, stacklevel=2)
         return result

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
 from numpyro_genprior.infer.optimize.minimiser import (
     AbstractModeFinder,
@@ -54,10 +55,10 @@ class LBFGS(AbstractModeFinder):
         self,
         fn: EnergyFn,
         y: Y,
-        args: Any,
+        args: PyTree,
         options: dict[str, Any],
-        f_struct: Any,
-        aux_struct: Any,
+        f_struct: PyTree,
+        aux_struct: PyTree,
         tags: frozenset[object],
     ) -> ModeFinderState[Any]:
         energy, aux = fn(y, args)
@@ -67,7 +68,7 @@ class LBFGS(AbstractModeFinder):
         self,
         fn: EnergyFn,
         y: Y,
-        args: Any,
+        args: PyTree,
         options: dict[str, Any],
         state: ModeFinderState[Any],
         tags: frozenset[object],

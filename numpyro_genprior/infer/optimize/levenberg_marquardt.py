@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.linalg import conjugate_gradient
@@ -124,8 +124,8 @@ class LevenbergMarquardt(AbstractModeFinder):
         y: Y,
         args: Posterior,
         options: dict[str, Any],
-        f_struct: Any,
-        aux_struct: Any,
+        f_struct: PyTree,
+        aux_struct: PyTree,
         tags: frozenset[object],
     ) -> ModeFinderState[LinearModel]:
         _require_posterior(args)
@@ -179,7 +179,7 @@ class LevenbergMarquardt(AbstractModeFinder):
         return jnp.where(accepted, y + p, y), ModeFinderState(progress, updated, aux), aux
 
 
-def _require_posterior(args: Any) -> None:
+def _require_posterior(args: object) -> None:
     if not isinstance(args, Posterior):
         raise TypeError(
             message(

@@ -1,7 +1,6 @@
 """Minimise the energy of a posterior from many starts: pure functions of fixed sizes.
 
-The solver is one of ours (`LevenbergMarquardt`, `LBFGS`), or any minimiser or least-squares solver
-of optimistix.
+The solver is `LevenbergMarquardt`, `LBFGS`, or any minimiser or least-squares solver of optimistix.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +167,7 @@ def _correlation(before: jax.Array, after: jax.Array) -> jax.Array:
 def _hmc() -> tuple[Initialise, Transition]:
     from blackjax.mcmc import hmc
 
-    kernel = hmc.build_kernel()
+    kernel: Any = hmc.build_kernel()
 
     def transition(
         key: jax.Array,
@@ -176,7 +176,8 @@ def _hmc() -> tuple[Initialise, Transition]:
         step_size: jax.Array,
         num_leapfrogs: jax.Array,
     ) -> tuple[hmc.HMCState, jax.Array]:
-        inverse_mass = jnp.ones_like(state.position)
+        position: Any = state.position
+        inverse_mass = jnp.ones_like(position)
         state, info = kernel(key, state, log_density, step_size, inverse_mass, num_leapfrogs)
         return state, info.acceptance_rate
 
@@ -186,7 +187,7 @@ def _hmc() -> tuple[Initialise, Transition]:
 def _random_walk() -> tuple[Initialise, Transition]:
     from blackjax.mcmc import random_walk
 
-    kernel = random_walk.build_additive_step()
+    kernel: Any = random_walk.build_additive_step()
 
     def transition(
         key: jax.Array,
