@@ -74,7 +74,7 @@ def load_digits(smoke: bool) -> Data:
 
     digits: Any = datasets.load_digits()
     images = (digits.images / 16.0).astype(np.float32)
-    source = "the 1797 8×8 digits of `sklearn.datasets.load_digits`, pixels divided by 16"
+    source = "The 1797 8×8 digits of `sklearn.datasets.load_digits`, pixels divided by 16"
     licence = (
         "CC BY 4.0 (E. Alpaydin & C. Kaynak, Optical Recognition of Handwritten Digits, "
         "UCI Machine Learning Repository, 1998, doi:10.24432/C50P49)"
@@ -276,8 +276,9 @@ def mnist_flow(key: jax.Array, data: Data, smoke: bool, vae: Any) -> Trained:
     prior = ngp.VAEPrior(vae.net, result.prior, scale=vae.scale, encoder=vae.encoder)
     return Trained(
         prior,
-        "mnist_vae with another distribution of its 20 latents: four affine coupling layers (log "
-        "scales bounded by 0.5, conditioners 10-64-64-20, silu) over a standard normal",
+        "the decoder and encoder of mnist_vae; the distribution of the 20 latents is a flow of four "
+        "affine coupling layers (log scales bounded by 0.5, conditioners 10-64-64-20, silu) over a "
+        "standard normal",
         history(
             result,
             "fit_flow",

@@ -17,7 +17,7 @@ __all__ = [
 
 
 class PriorFileError(ValueError):
-    """A prior cannot be kept in, or made from, a file."""
+    """A prior cannot be saved to a file or loaded from it."""
 
 
 class NotAPriorFileError(PriorFileError):

@@ -25,7 +25,7 @@ def contraction(
     theory: float | Mapping[str, float] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Distance of draws from the truth against the argument that makes data better, with exponents.
+    """Distance of draws from the truth against noise level or sample size, with exponents.
 
     Of one result the radius, the error of the mean and the spread: a spread below the error is an
     overconfident posterior. Of several, by name, the radius of each. The band of a radius holds

@@ -129,7 +129,7 @@ class FlowPrior(Prior):
 
     @property
     def flow(self) -> Any:
-        """The flow that was given, with its present weights.
+        """The flow that was given, with its current weights.
 
         In flows of Distrax and NumPyro, functions that hold weights (conditioners, autoregressive
         networks) are replaced by pytrees that are called in the same way.

@@ -135,7 +135,7 @@ class GANPrior(Prior):
         )
 
     def thicken(self, scale: ArrayLike) -> VAEPrior:
-        """The blurred neighbour: a `VAEPrior` with decoder noise of standard deviation `scale`.
+        """A `VAEPrior` of the same generator, with decoder noise of standard deviation `scale`.
 
         The encoder is kept, if there is one.
 

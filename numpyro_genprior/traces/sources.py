@@ -72,7 +72,7 @@ class PosteriorDraws:
 
 @dataclass(frozen=True)
 class Request:
-    """What a caller of `to_arviz` says about the draws to make; None or empty if nothing.
+    """The arguments of `to_arviz` that say how to make draws; None or empty if not given.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class Request:
     model: Callable[..., Any] | None = None
 
     def refuse(self, source: object, *names: str) -> None:
-        """Raise if one of these was given, for `source` already knows it."""
+        """Raise if one of these was given although `source` already holds it."""
         for name in names:
             value = getattr(self, name)
             if value is None or (name in ("args", "kwargs") and not value):
