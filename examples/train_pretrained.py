@@ -276,9 +276,9 @@ def mnist_flow(key: jax.Array, data: Data, smoke: bool, vae: Any) -> Trained:
     prior = ngp.VAEPrior(vae.net, result.prior, scale=vae.scale, encoder=vae.encoder)
     return Trained(
         prior,
-        "the decoder and encoder of mnist_vae; the distribution of the 20 latents is a flow of four "
-        "affine coupling layers (log scales bounded by 0.5, conditioners 10-64-64-20, silu) over a "
-        "standard normal",
+        "the decoder and encoder of mnist_vae; the distribution of the 20 latents is a flow of "
+        "four affine coupling layers (log scales bounded by 0.5, conditioners 10-64-64-20, silu) over "
+        "a standard normal",
         history(
             result,
             "fit_flow",

@@ -17,7 +17,5 @@ def model(prior, y=None):
 
 truth = ngp.pretrained.load("digits_vae").noiseless().sample(jax.random.key(1))
 y = truth[:2] + 0.1 * jax.random.normal(jax.random.key(2), (2, 8))
-estimate = ngp.infer.find_map(
-    model, jax.random.key(0), prior, y, num_starts=32, progress_bar=False
-)
+estimate = ngp.infer.find_map(model, jax.random.key(0), prior, y, num_starts=32, progress_bar=False)
 estimate.plot()
