@@ -277,8 +277,8 @@ def mnist_flow(key: jax.Array, data: Data, smoke: bool, vae: Any) -> Trained:
     return Trained(
         prior,
         "the decoder and encoder of mnist_vae; the distribution of the 20 latents is a flow of "
-        "four affine coupling layers (log scales bounded by 0.5, conditioners 10-64-64-20, silu) over "
-        "a standard normal",
+        "four affine coupling layers (log scales bounded by 0.5, conditioners 10-64-64-20, silu) "
+        "over a standard normal",
         history(
             result,
             "fit_flow",
