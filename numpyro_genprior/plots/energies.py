@@ -53,5 +53,5 @@ def start_energies(estimate: MAPEstimate, *, ax: Axes | None = None) -> Axes:
     axes.set_ylim(-0.3, 2 * top)
     axes.set_xlabel("start, by energy")
     axes.set_ylabel("energy above the best [nats]")
-    style.legend(axes, columns=5)
+    style.legend(axes, columns=4)
     return axes
