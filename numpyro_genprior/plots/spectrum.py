@@ -164,6 +164,7 @@ def decoder_collapse(result: DecoderCollapse, *, ax: Axes | None = None) -> Axes
                   clip_on=False)  # fmt: skip
         twin.set_ylabel("encoder's KL (nats, points)")
         twin.set_ylim(0, None)
+        twin.spines["top"].set_visible(False)
     _whole_numbers(ax)
     legend(ax)
     return ax
