@@ -33,7 +33,7 @@ HISTORY = (
 
 @dataclass(frozen=True, repr=False, eq=False)
 class SMCResult(Result):
-    """What a run of `SMC` found.
+    """Draws, evidence and history of a run of `SMC`.
 
     Attributes
     ----------
