@@ -94,7 +94,7 @@ def ours(field: Any, y: jax.Array, num_steps: int, pairs: int, _: int) -> Any:
 def nifty(field: Any, y: jax.Array, num_steps: int, pairs: int, iterations: int) -> Any:
     """NIFTy's parts, each compiled once.
 
-    Its own loop (``OptimizeVI.update``) compiles the solver for samples anew in every step, which
+    Its own loop (``OptimizeVI.update``) compiles the solver for samples again in every step, which
     alone takes seconds; that is left out here. Its Newton method is the one that it compiles.
     """
     jft: Any = importlib.import_module("nifty8.re")

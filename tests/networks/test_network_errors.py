@@ -197,7 +197,7 @@ def a_latent_with_batch_dimensions():
     ngp.GANPrior(linear, dist.Normal(jnp.zeros(2), 1.0))
 
 
-@ERRORS.mistake(ValueError, r"Use one prior a value and mix them")
+@ERRORS.mistake(ValueError, r"Use one prior for each value and mix them")
 def a_discrete_latent():
     ngp.GANPrior(linear, dist.Bernoulli(0.5 * jnp.ones(2)).to_event(1))
 

@@ -188,7 +188,7 @@ def test_values_outside_the_support_do_not_raise():
     assert np.isfinite(log_prob[3])
 
 
-def test_an_undecorated_model_given_draws_of_the_latent_warns():
+def test_a_model_without_latent_given_draws_of_the_latent_warns():
     draws = {"x_latent": jnp.ones((3, 2))}
     with pytest.warns(UserWarning, match=r"Decorate the model with @ngp\.latent"):
         Predictive(model, draws)(KEY, gan())

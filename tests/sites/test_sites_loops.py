@@ -133,7 +133,7 @@ def test_noise_in_scan(key):
 
 
 @pytest.mark.parametrize("wrap", [lambda p: p, lambda p: p.expand([2]).to_event(1)])
-def test_undecorated_exact_priors_in_scan_are_refused(wrap):
+def test_exact_priors_without_latent_in_scan_are_refused(wrap):
     def model():
         scan(lambda c, _: (c, numpyro.sample("x", wrap(flow())).sum()), 0.0, None, length=2)
 

@@ -149,14 +149,14 @@ def test_a_start_at_an_event_is_refused(key):
 
 
 @pytest.mark.parametrize("parallel", [False, True])
-def test_draws_for_an_undecorated_model_warn(parallel, key):
+def test_draws_for_a_model_without_latent_warn(parallel, key):
     draws = Predictive(decorated, num_samples=3)(key, gan(), X)
-    undecorated = decorated.fn
+    plain = decorated.fn
     with pytest.warns(UserWarning, match=r"Decorate the model with @ngp\.latent"):
-        Predictive(undecorated, {"x_latent": draws["x_latent"]}, parallel=parallel)(key, gan())
+        Predictive(plain, {"x_latent": draws["x_latent"]}, parallel=parallel)(key, gan())
 
 
-def test_a_latent_substituted_into_an_undecorated_model_warns(key):
+def test_a_latent_substituted_into_a_model_without_latent_warns(key):
     """A flow gives NumPyro its intermediates; this path has to warn, too."""
 
     def model(prior):

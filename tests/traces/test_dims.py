@@ -45,7 +45,7 @@ def test_names_by_site(mcmc):
 
 
 def test_an_exact_prior_without_decorator_and_two_sizes_of_events():
-    def undecorated(first, second, y=None):
+    def plain(first, second, y=None):
         a = numpyro.sample("a", first)
         b = numpyro.sample("b", second, infer={"event_dims": ["station"]})
         c = numpyro.sample("c", first.expand([2]))
@@ -57,7 +57,7 @@ def test_an_exact_prior_without_decorator_and_two_sizes_of_events():
     twice = dist.transforms.AffineTransform(0.0, 2.0)
     first = ngp.FlowPrior(twice, latent=(2, 3), support=dist.constraints.real)
     second = ngp.FlowPrior(twice, latent=3, support=dist.constraints.real)
-    trace = ngp.to_arviz(infer(undecorated, first, second, jnp.zeros(3), chains=1))
+    trace = ngp.to_arviz(infer(plain, first, second, jnp.zeros(3), chains=1))
     assert trace["posterior"]["a"].dims == ("chain", "draw", "row", "col")
     assert trace["posterior"]["b"].dims == ("chain", "draw", "station")
     assert trace["posterior"]["c"].dims == ("chain", "draw", "c_dim_0", "row", "col")
