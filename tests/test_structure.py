@@ -146,8 +146,7 @@ TEXTS = [
     *sorted((ROOT / "benchmarks").glob("*.py")),
     *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "README.md",
-    ROOT / "CHANGELOG.md",
-]
+]  # CHANGELOG.md quotes old names
 # A word that puzzles the reader, and the field's word for it.
 AVOID = {
     r"\blaws?\b": "distribution (density, family, likelihood); only power laws are laws",
