@@ -3,7 +3,7 @@
 Tiers
     ``pytest`` runs the default tier, on two processes, in minutes; ``pytest --all`` everything:
     ``@pytest.mark.slow`` marks what the default tier leaves out, because a cheaper test of the same
-    kind stays in it; of the cases of cases.py the default tier has a third. ``-n 0`` runs in one
+    kind stays in it; of the cases of cases.py the default tier has two fifths. ``-n 0`` runs in one
     process (for a debugger)::
 
         pytest  # default tier

@@ -160,7 +160,17 @@ STARTED += ["flow_over_student", "beta", "gamma", "flow_onto_the_unit_square", "
 STARTED += ["distrax_coupling", "gaussian_image", "field_odd"]
 
 
-@pytest.mark.parametrize("case", [CASES[name] for name in STARTED], ids=repr)
+STARTED_BY_DEFAULT = {"vae_over_a_gan", "coupling_conditional", "planar", "numpyro_simplex"}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(CASES[name], marks=() if name in STARTED_BY_DEFAULT else pytest.mark.slow)
+        for name in STARTED
+    ],
+    ids=repr,
+)
 def test_inference_starts(case, key):
     """NUTS finds a start with `init_to_uniform`, and SVI takes finite steps."""
     prior = made(case.name)

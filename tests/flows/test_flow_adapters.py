@@ -120,6 +120,7 @@ def make(request):
     return request.param
 
 
+@pytest.mark.slow
 def test_weights_are_arguments(make):
     """All weights are leaves, nothing else is, and one compiled program serves all values of them.
 
@@ -356,6 +357,7 @@ def test_functions_that_call_each_other():
     assert jax.tree.leaves(net)
 
 
+@pytest.mark.slow
 def test_cloudpickle_into_another_process(tmp_path):
     """The pickle of a closure holds the globals that it uses, and no others."""
     weights = jnp.arange(6.0).reshape(3, 2)

@@ -49,6 +49,7 @@ def unconditional():
     return ngp.FlowPrior(fd.Normal(jnp.array([1.0, -1.0]), jnp.array([0.5, 2.0])))
 
 
+@pytest.mark.slow
 def test_svi_sees_the_gradient_through_the_condition():
     svi = SVI(model, AutoNormal(model), Adam(lambda i: 0.05 * 0.998**i), Trace_ELBO(16))
     with jax.numpy_rank_promotion("allow"):  # the guide promotes ranks
@@ -164,6 +165,7 @@ def test_bounded_distributions_have_their_support(name):
     np.testing.assert_array_less(np.abs(x.mean(0) - mean), 5 * x.std(0) / np.sqrt(size))
 
 
+@pytest.mark.slow
 def test_a_prior_built_inside_the_model():
     """With traced parameters: a hyperprior on the scale of a bounded distribution."""
 

@@ -80,6 +80,7 @@ def assert_linear(mcmc, y, scale=1.0):
     np.testing.assert_allclose(samples["x"], z @ (scale * W.T), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_black_box_forward_model():
     """Vectorized under jit; a second run uses its own data and weights."""
     mcmc = make(black_box)

@@ -81,6 +81,7 @@ def test_closed_form_and_a_second_run(kernel, method):
     assert_meets(mcmc, -2 * Y)
 
 
+@pytest.mark.slow
 def test_low_rank_and_a_dense_mass():
     mcmc = mcmc_of(ngp.infer.FisherNUTS(linear, rank=2, dense_mass=True), chains=1)
     mcmc.run(jax.random.key(0), prior(), jnp.asarray(Y))
@@ -101,6 +102,7 @@ def test_plain_arguments_and_one_chain():
     assert_meets(mcmc, Y)
 
 
+@pytest.mark.slow
 def test_agrees_with_nuts_on_a_nonlinear_decoder():
     """Means, sds and quantiles within four Monte Carlo errors, with other sites beside the prior.
 

@@ -217,6 +217,7 @@ def test_poisson_against_scipy():
     np.testing.assert_allclose(found.energy, energy(expected) - np.log(2), atol=1e-3)  # dξ = da / 2
 
 
+@pytest.mark.slow
 def test_unknown_scale_beside_the_prior():
     """HalfNormal noise by its quantile function: ξ is standard normal."""
     y = np.array([1.1, 0.4, -0.7, 2.0])
@@ -357,6 +358,7 @@ def test_progress_bar(capsys):
     assert "energy=" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_trained_decoder():
     """A half seen digit: the best of few starts explains the data to the noise."""
     prior = ngp.pretrained.load("digits_vae")

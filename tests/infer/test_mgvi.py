@@ -112,6 +112,7 @@ def test_linear_gaussian():
     assert (np.abs(white.T @ white / number - np.eye(3)) < 5 * error).all()
 
 
+@pytest.mark.slow
 def test_steps_of_many_data_sets_at_once():
     """The pure functions under ``vmap``, as for SBC: means, and covariances of draws."""
     y = np.random.default_rng(0).normal(size=(5, 2)) * 2
@@ -198,6 +199,7 @@ def field_data(seed):
     return field, truth, jax.random.poisson(jax.random.key(seed + 1), jnp.exp(truth))
 
 
+@pytest.mark.slow
 def test_field_of_counts(capsys):
     """Energies fall, draws cover the truth, no matrix is formed, new data compile nothing."""
     field, truth, y = field_data(1)

@@ -105,6 +105,7 @@ def test_linear_gaussian():
     np.testing.assert_array_equal(found["lp"], -energy)
 
 
+@pytest.mark.slow
 def test_second_run_with_other_data_and_weights():
     """It matches the closed form, and the numbers of a fresh run with sequential chains."""
     mcmc, other = copy.copy(vectorized()), jnp.asarray(-Y)
@@ -119,6 +120,7 @@ def test_second_run_with_other_data_and_weights():
     )
 
 
+@pytest.mark.slow
 def test_constants_raw_keys_and_continuation():
     """Constant arguments, uint32 keys, one chain, initial values, a continued run."""
     mcmc = make(chains=1, jit_model_args=False, samples=600)
@@ -180,6 +182,7 @@ def test_weights_of_two_modes_by_quadrature():
     assert "Round trips" in str(report)
 
 
+@pytest.mark.slow
 def test_crescents_beside_a_region_of_nan():
     """Two moons (Lueckmann et al. 2021), where half of each ring is NaN, against quadrature.
 

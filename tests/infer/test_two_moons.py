@@ -88,6 +88,7 @@ def smc():
     return averages.mean(0), error, evidence, math.sqrt(variance / len(runs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [tempering, smc])
 def test_reference_draws(method):
     """Weights of the moons, and moments within a moon, are within five Monte Carlo errors."""

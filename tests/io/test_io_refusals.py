@@ -361,6 +361,7 @@ def test_a_failing_save_leaves_the_old_file(tmp_path, monkeypatch, step):
     assert os.listdir(tmp_path) == ["prior"]
 
 
+@pytest.mark.slow
 def test_a_killed_save_leaves_the_old_file(tmp_path):
     path = tmp_path / "prior"
     prior = gaussian()

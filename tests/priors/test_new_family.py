@@ -120,6 +120,7 @@ def problem(page):
     return model, x, float(weights @ grid)
 
 
+@pytest.mark.slow
 def test_fisher_nuts_samples_the_posterior(problem):
     model, x, expected = problem
     mcmc = MCMC(ngp.infer.FisherNUTS(model), num_warmup=100, num_samples=500, progress_bar=False)

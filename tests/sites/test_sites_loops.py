@@ -217,6 +217,7 @@ def chains(method, key):
     return mcmc.get_samples(group_by_chain=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", ["vectorized", pytest.param("parallel", marks=pytest.mark.devices(2))]
 )

@@ -120,13 +120,13 @@ def test_independent_draws_of_mgvi():
     "family",
     [
         AutoNormal,
-        AutoDiagonalNormal,
+        pytest.param(AutoDiagonalNormal, marks=pytest.mark.slow),
         AutoMultivariateNormal,
-        AutoLowRankMultivariateNormal,
-        AutoIAFNormal,
-        AutoBNAFNormal,
+        pytest.param(AutoLowRankMultivariateNormal, marks=pytest.mark.slow),
+        pytest.param(AutoIAFNormal, marks=pytest.mark.slow),
+        pytest.param(AutoBNAFNormal, marks=pytest.mark.slow),
         AutoDelta,
-        AutoLaplaceApproximation,
+        pytest.param(AutoLaplaceApproximation, marks=pytest.mark.slow),
         AutoFisherLaplace,
     ],
 )

@@ -122,6 +122,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource usage there")
 def test_memory_never_holds_all_events():
     """400 draws of 2¹⁸ numbers are 400 MiB; a batch of 8 and the sums of an event are below 40."""
@@ -155,6 +156,7 @@ def noisy_run():
     return priors, infer(ngp.latent(noisy_model), *priors, Y[0], chains=1)
 
 
+@pytest.mark.slow
 def test_moments_with_the_noise_that_a_run_inferred(noisy_run):
     (prior, _), mcmc = noisy_run
     a, latent = mcmc.get_samples()["a"], mcmc.get_samples()["a_latent"]

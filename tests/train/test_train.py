@@ -64,6 +64,7 @@ def test_flow_learns_a_normal():
     np.testing.assert_array_equal(result.prior.flow.bijection[1].loc.tree, data.mean(0))
 
 
+@pytest.mark.slow
 def test_conditional_flow_learns_the_condition():
     rng = np.random.default_rng(0)
     c = rng.normal(size=(1500, 1)).astype(np.float32)
@@ -104,6 +105,7 @@ def test_linear_vae_reaches_the_evidence_of_probabilistic_pca():
     np.testing.assert_allclose(covariance, np.cov(x.T), atol=0.2)
 
 
+@pytest.mark.slow
 def test_gan_matches_a_normal():
     truth, data = normal_data(1000)
     result = small_gan(jr.key(0), data, max_epochs=40, learning_rate=3e-3, ema=0.99)
@@ -114,6 +116,7 @@ def test_gan_matches_a_normal():
     assert set(result.losses) == {"train", "generator", "val", "distance"}
 
 
+@pytest.mark.slow
 def test_collapsed_generator_warns():
     rng = np.random.default_rng(0)
     modes = rng.integers(0, 2, size=(400, 1)) * 20.0 - 10.0
@@ -161,6 +164,7 @@ def fit(family, key, data, **kwargs):
     return fit_vae(key, data, latent_size=1, decoder=decoder, encoder=encoder, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The generator has collapsed:RuntimeWarning")
 @pytest.mark.parametrize("family", ["vae", "gan"])
 def test_key_decides_everything(family):
@@ -174,6 +178,7 @@ def test_key_decides_everything(family):
     assert typed.stopped == "max_epochs"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The generator has collapsed:RuntimeWarning")
 @pytest.mark.parametrize("family", ["flow", "gan"])
 def test_non_finite_loss_stops_with_the_reason(family):
@@ -197,6 +202,7 @@ def test_non_finite_loss_stops_with_the_reason(family):
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(result.prior))
 
 
+@pytest.mark.slow
 def test_patience():
     _, data = normal_data(200)
     result = fit("flow", jr.key(0), data, max_epochs=9, patience=2, learning_rate=0.0)

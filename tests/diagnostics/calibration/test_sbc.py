@@ -100,6 +100,7 @@ def test_only_a_quantity_of_the_data_detects_a_posterior_that_equals_the_prior(k
     assert list(found.failing) == ["log_likelihood"]
 
 
+@pytest.mark.slow
 def test_nuts_passes(key):
     kernel = functools.partial(NUTS, max_tree_depth=4)
     method = MCMCMethod(kernel, num_warmup=150, num_samples=252)
@@ -111,12 +112,14 @@ def test_nuts_passes(key):
     assert found.convergence.ess > 15
 
 
+@pytest.mark.slow
 def test_kernels_on_flat_coordinates_pass(key):
     method = MCMCMethod(ngp.infer.EllipticalSlice, num_warmup=50, num_samples=504)
     found = sbc(linear, key, jnp.zeros(2), method=method, **SMALL)
     assert found.verdict == "calibrated"
 
 
+@pytest.mark.slow
 def test_several_chains_for_each_data_set_pass(key):
     method = MCMCMethod(
         functools.partial(NUTS, max_tree_depth=4), num_warmup=150, num_samples=128, num_chains=2

@@ -82,6 +82,7 @@ def linear(y, noise=0.5):
     numpyro.sample("y", dist.Normal(x, noise).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_where_the_model_is_right(rng):
     """A linear generator: both p-values are then exact, up to the number of replicates."""
     results = []

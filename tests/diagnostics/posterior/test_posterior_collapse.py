@@ -11,6 +11,7 @@ import numpyro_genprior as ngp
 from numpyro_genprior.diagnostics import posterior_collapse
 
 
+@pytest.mark.slow
 def test_level_is_kept_for_correlated_draws():
     """Prior draws by AR(1) chains: false alarms over 20 directions stay at the level."""
     rng = np.random.default_rng(3)

@@ -11,6 +11,7 @@ from numpyro_genprior.diagnostics import decoder_collapse
 from numpyro_genprior.train import fit_vae
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("beta", "num_active", "verdict"),
     [(1.0, 3, "healthy"), (20.0, 2, "collapsed_units"), (200.0, 0, "ignores_latent")],

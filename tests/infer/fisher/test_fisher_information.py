@@ -94,6 +94,7 @@ def scores(kind):
     return jax.device_get(program(points, draws))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.draw])
 def test_information_is_the_covariance_of_the_score(name):
     products, got = scores(type(CASES[name].support))[name]

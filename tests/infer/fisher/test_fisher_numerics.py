@@ -101,6 +101,7 @@ def at_the_edges():
         return jax.jit(lambda point: [one(distribution, point) for distribution in EDGES])(point)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(EDGES)))
 def test_results_at_the_edge_are_finite(number):
     for leaf in jax.tree.leaves(at_the_edges()[number]):

@@ -90,6 +90,7 @@ def test_single_precision_and_vmap():
     np.testing.assert_allclose(minima.xi, np.stack([mean, mean], 1), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [LBFGS(), LevenbergMarquardt()])
 def test_ours_under_optimistix_minimise(solver):
     posterior = Posterior(linear, (jnp.asarray(Y, jnp.float32),))
