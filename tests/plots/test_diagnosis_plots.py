@@ -140,7 +140,7 @@ def test_calibration(rng):
     convergence = Convergence(256, 0, 0, 0, 0, 127.0)
     narrow = (rng.beta(0.4, 0.4, 256) * 128).astype(int)
     ranks = np.stack([rng.integers(0, 128, 256), narrow], axis=1)
-    found = SBC.of(Ranks(ranks, 127, convergence), ["good", "narrow"], 0.05)
+    found = SBC.from_ranks(Ranks(ranks, 127, convergence), ["good", "narrow"], 0.05)
     ax = ngp.plots.sbc_ranks(found)
     good, bad, _ = ax.lines
     np.testing.assert_allclose(good.get_ydata()[1:-1], found.simultaneous.difference["good"])

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from numpyro_genprior.diagnostics.fisher_spectrum import (
-    all_fit,
     directions_dense,
     directions_low_rank,
+    jacobian_is_small,
 )
 from numpyro_genprior.diagnostics.posterior.sensitivity_result import Sensitivity
 from numpyro_genprior.errors import message
@@ -96,7 +96,7 @@ def sensitivity(
     """
     posterior = Posterior(model, args, kwargs)
     points = _points(posterior, values.values if isinstance(values, MAPEstimate) else values)
-    if rank is None and not all_fit(posterior):
+    if rank is None and not jacobian_is_small(posterior):
         rank = DEFAULT_RANK
     if rank is None or rank >= posterior.size:
         singular, directions = directions_dense(posterior, points)
