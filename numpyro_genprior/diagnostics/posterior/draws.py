@@ -38,7 +38,7 @@ def coordinates_of_run(
     model = _model(mcmc, name)
     draws = _draws(mcmc, name, num_draws)
     posterior = Posterior(model, mcmc._args, mcmc._kwargs)
-    latents = [place.name for place in posterior.layout.slices]
+    latents = [site_slice.name for site_slice in posterior.layout.slices]
     kept = {name: draws[name] for name in latents if name in draws}
     return posterior, _coordinates(posterior, kept)
 
