@@ -162,7 +162,7 @@ def explodes(y):
         (linear, {"guide": NUTS}, TypeError, "Pass guide=AutoNormal"),
         (linear, {"method": NUTS}, TypeError, r"Pass method=ngp\.infer\.MCMCMethod"),
         (linear, {"method": EXACT_LAPLACE, "guide": AutoNormal}, ValueError, "Call it once for"),
-        (linear, {"num_replications": 4}, ValueError, "Take 100 or more"),
+        (linear, {"num_replications": 4}, ValueError, "Use 100 or more"),
         (
             linear,
             {"method": MCMCMethod(NUTS, num_samples=3)},
@@ -172,7 +172,7 @@ def explodes(y):
         (linear, {"observed": ("x",)}, ValueError, "Pass data of the right shape"),
         (without_data, {}, ValueError, "name the sites"),
         (discrete, {}, ValueError, "Marginalise it"),
-        (explodes, {}, ValueError, "Look at the model's prior"),
+        (explodes, {}, ValueError, "Inspect prior draws"),
         (linear, {"functionals": {"f": lambda s: s["w"]}}, ValueError, "record=True"),
     ],
 )
