@@ -75,8 +75,9 @@ def latent_shrinkage(
     Parameters
     ----------
     result
-        The result of `numpyro_genprior.diagnostics.posterior_collapse` (posterior mean and sd over
-        the prior's band) or of `numpyro_genprior.diagnostics.sensitivity` (the linearised sd alone).
+        The result of `numpyro_genprior.diagnostics.posterior_collapse` (posterior mean and sd
+        over the prior's band) or of `numpyro_genprior.diagnostics.sensitivity` (the linearised
+        sd alone).
     max_directions
         Maximum number of directions; the first ones are shown.
     ax

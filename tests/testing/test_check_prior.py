@@ -131,7 +131,7 @@ BROKEN = {
     WithHiddenWeights: ("fields", "loses attributes"),
     WithStaticThatDiffers: ("pytree", "two programs"),
     DrawnFromItsState: ("keys", "Two keys give one sample"),
-    WithADensityThatIsNone: ("no_density", "gives a number all the same"),
+    WithADensityThatIsNone: ("no_density", "returns a number"),
     WithoutRemedy: ("no_density", "no remedy"),
     WithIntermediatesOfAnother: ("wrappers", "with intermediates"),
 }
