@@ -246,7 +246,8 @@ def _check_collapse(samples: Array, held_out: Array) -> tuple[dict[str, float], 
         f"{figures['coverage']:.2f} (0.97 for a perfect generator, below {_MIN_COVERAGE} "
         f"alarming), diversity {figures['diversity']:.2f} (1 for a perfect generator, below "
         f"{_MIN_DIVERSITY} alarming). Modes of the data are missing from this prior, and "
-        "posteriors under it will rule them out. Train longer, raise `penalty`, or lower `learning_rate`."
+        "posteriors under it will rule them out. Train longer, raise `penalty`, or lower "
+        "`learning_rate`."
     )
     warnings.warn(sentence, RuntimeWarning, stacklevel=3)
     return figures, (sentence,)
