@@ -136,7 +136,7 @@ class FlowJAXDistribution(Distribution):
     def __init__(self, distribution: AbstractDistribution) -> None:
         if distribution.cond_shape is not None:
             raise ValueError(
-                f"The base distribution {type(distribution).__name__} of the flow takes a "
+                f"The base distribution {type(distribution).__name__} of the flow has a "
                 "condition itself. Move the condition into the bijection."
             )
         self._distribution = Frozen(distribution)

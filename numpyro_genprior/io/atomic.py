@@ -66,7 +66,7 @@ def read(path: str | os.PathLike[str]) -> bytes:
     Raises
     ------
     OSError
-        If there is none, or it is a folder, a pipe or a device.
+        If there is no such file, or it is a folder, a pipe or a device.
     """
     path = Path(path)
     if path.is_dir():

@@ -57,7 +57,7 @@ def from_flax(
         What ``module.init`` returns, trained or not: ``{"params": ..., "batch_stats": ...}``. All
         collections are read and none is updated.
     method
-        The method to apply, as in ``module.apply``: ``method="decode"`` takes the decoder of a
+        The method to apply, as in ``module.apply``: ``method="decode"`` uses the decoder of a
         VAE. None stands for ``__call__``.
     batched
         True for a network that expects a leading batch axis (image convolutions, flattening): one

@@ -56,7 +56,7 @@ def posterior_images(
     events
         Posterior draws of the event, of shape ``(draw, row, col)`` or
         ``(chain, draw, row, col)``, e.g. ``trace.posterior["x"]``. If there are chains, the draws
-        shown are taken from all of them in turn, and each names its chain.
+        shown come from all of them in turn, and their titles name the chain.
     truth
         The true image, if it is known.
     data

@@ -37,7 +37,7 @@ class Arguments:
     values
         The arguments of compiled programs.
     structure
-        Everything else, in a form that `jax.jit` takes as a static argument.
+        Everything else, in a form that `jax.jit` accepts as a static argument.
     traced
         As given.
     """

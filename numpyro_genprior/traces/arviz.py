@@ -263,11 +263,11 @@ class _Run:
                         "subsampled, arguments that make the model take all of the data",
                     )
                 )
-        known = {name: samples[name] for name in latents}
-        flat = {n: v.reshape(self.number, *v.shape[2:]) for n, v in known.items()}
+        complete = {name: samples[name] for name in latents}
+        flat = {n: v.reshape(self.number, *v.shape[2:]) for n, v in complete.items()}
         computed = self.draws("posterior").deterministic(flat, self.number)
-        known |= {n: v.reshape(*self.layout, *v.shape[1:]) for n, v in computed.items()}
-        return {name: known[name] for name in self.sites if name in known}
+        complete |= {n: v.reshape(*self.layout, *v.shape[1:]) for n, v in computed.items()}
+        return {name: complete[name] for name in self.sites if name in complete}
 
 
 def _check_prior(prior: object) -> None:

@@ -87,7 +87,7 @@ class LatentDraws:
         split = max(len(lead_shape) - inner_ndim, 0)
         self.draws_shape, self.inner_shape = lead_shape[:split], lead_shape[split:]
         by_draw = condition is not None
-        if not self.draws_shape and self.inner_shape:  # no draws: take the batch in their place
+        if not self.draws_shape and self.inner_shape:  # no draws: use the batch in their place
             self.flat_shape, self.axes = lead_shape, ()
             by_draw = own is not None and self._leading(own) != ()
         else:

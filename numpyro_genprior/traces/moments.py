@@ -64,22 +64,22 @@ class EventMoments(Result):
 
     @property
     def warnings(self) -> tuple[str, ...]:  # type: ignore[override]
-        found = []
-        bad = int(np.sum(~(np.isfinite(self.mean) & np.isfinite(self.sd))))
-        if bad:
-            found.append(
-                f"The mean or the standard deviation is not finite at {bad} of {self.mean.size} "
-                "entries: look for draws whose event overflows."
+        sentences = []
+        num_bad = int(np.sum(~(np.isfinite(self.mean) & np.isfinite(self.sd))))
+        if num_bad:
+            sentences.append(
+                f"The mean or the standard deviation is not finite at {num_bad} of "
+                f"{self.mean.size} entries: look for draws whose event overflows."
             )
         tails = [
             p for p in self.probabilities if 0 < min(p, 1 - p) * self.num_draws < MIN_TAIL_DRAWS
         ]
         if tails:
-            found.append(
+            sentences.append(
                 f"Fewer than {MIN_TAIL_DRAWS} of {self.num_draws} draws lie beyond the quantiles "
                 f"at {', '.join(f'{p:g}' for p in tails)}: their Monte Carlo error is large."
             )
-        return tuple(found)
+        return tuple(sentences)
 
     def __str__(self) -> str:
         sd = self.sd.astype(float)
@@ -272,11 +272,11 @@ def _levels(quantiles: float | Sequence[float]) -> tuple[float, ...]:
 def _moments_of_events(events: np.ndarray, core: Prior, levels: tuple[float, ...]) -> EventMoments:
     """Moments of recorded events, leading dimensions chains and draws."""
     flat = events.reshape(-1, *events.shape[2:])
-    mean, variance, found = recorded_moments(flat, levels)
+    mean, variance, quantiles = recorded_moments(flat, levels)
     return EventMoments(
         mean=mean.astype(events.dtype),
         sd=np.sqrt(variance).astype(events.dtype),
-        quantiles=found,
+        quantiles=quantiles,
         probabilities=levels,
         num_draws=len(flat),
         event_ndim=core.event_dim,
@@ -322,10 +322,10 @@ def _draws_of_run(
 def _events(sites: dict[str, Site]) -> list[str]:
     """Events of the model's priors that have no data, those not recorded included."""
     of_latents = [s.event for s in sites.values() if s.role == "latent" and s.event is not None]
-    found = [*of_latents, *(s.name for s in sites.values() if s.is_event)]
+    events = [*of_latents, *(s.name for s in sites.values() if s.is_event)]
     nested = {s.name for s in sites.values() if s.role == "latent"}
     observed = {s.name for s in sites.values() if s.observed}
-    return [name for name in dict.fromkeys(found) if name not in nested | observed]
+    return [name for name in dict.fromkeys(events) if name not in nested | observed]
 
 
 def _choose(events: list[str], site: str | None) -> str:

@@ -105,7 +105,7 @@ class Request:
             what = f"keywords {', '.join(value)}" if name == "kwargs" else what
             raise ValueError(
                 message(
-                    f"to_arviz: {type(source).__name__} takes no {what}",
+                    f"to_arviz: {type(source).__name__} accepts no {what}",
                     expected="the source alone, which holds them",
                     remedy="leave them out",
                 )

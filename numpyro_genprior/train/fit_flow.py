@@ -180,7 +180,7 @@ def _default_flow(
 ) -> AbstractDistribution:
     if conditions is not None and conditions.ndim != 2:
         raise ValueError(
-            f"The default flow takes condition vectors, shape (rows, size), got "
+            f"The default flow accepts condition vectors, shape (rows, size), got "
             f"{conditions.shape}. Flatten them or give `flow`."
         )
     scale = jnp.std(events, axis=0)

@@ -155,10 +155,10 @@ def check_data(name: str, data: ArrayLike, *, min_dims: int = 2) -> Array:
             f"`{name}.astype('float32') / 255` for 8-bit images."
         )
     array = jnp.asarray(raw)
-    bad = int(jnp.sum(~jnp.isfinite(array)))
-    if bad:
+    num_bad = int(jnp.sum(~jnp.isfinite(array)))
+    if num_bad:
         raise ValueError(
-            f"`{name}` must be finite, got {bad} NaN or infinite elements of {array.size}. "
+            f"`{name}` must be finite, got {num_bad} NaN or infinite elements of {array.size}. "
             "Remove or impute them."
         )
     return array
@@ -301,10 +301,11 @@ class Epochs(Generic[S, W]):
                     state, metrics = step(state, data, rows, step_key)
                     history.append(metrics)
                 values = {k: np.asarray([m[k] for m in history]) for k in history[0]}
-                bad = np.flatnonzero(~np.isfinite(values["train"]))
-                if bad.size:
+                nonfinite = np.flatnonzero(~np.isfinite(values["train"]))
+                if nonfinite.size:
                     stopped = (
-                        f"non-finite loss at epoch {epoch}, step {bad[0] + 1} of {num_batches}"
+                        f"non-finite loss at epoch {epoch}, "
+                        f"step {nonfinite[0] + 1} of {num_batches}"
                     )
                     break
                 scores = {k: float(v) for k, v in evaluate(state, data).items()}

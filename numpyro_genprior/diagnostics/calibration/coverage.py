@@ -75,7 +75,7 @@ class Coverage(Result):
 
     @property
     def p_values(self) -> dict[str, Float[np.ndarray, " levels"]]:
-        """Of the test that coverage is nominal, adjusted for all quantities and levels (Holm)."""
+        """p-values of nominal coverage, adjusted for all quantities and levels (Holm)."""
         z = [np.abs(self.coverage[name] - self.levels) / self.error[name] for name in self.coverage]
         raw = 2 * stats.t.sf(np.concatenate(z), self.num_events - 1)
         rows = holm(raw).reshape(len(self.coverage), len(self.levels))
@@ -84,13 +84,13 @@ class Coverage(Result):
     @property
     def failing(self) -> dict[str, str]:
         """``"too_narrow"`` or ``"too_wide"``, for the quantities that fail at some level."""
-        found = {}
+        deviations = {}
         for name, p in self.p_values.items():
             if p.min() <= self.level:
                 worst = int(np.argmin(p))
                 below = self.coverage[name][worst] < self.levels[worst]
-                found[name] = NARROW if below else WIDE
-        return found
+                deviations[name] = NARROW if below else WIDE
+        return deviations
 
     @property
     def verdict(self) -> str:
@@ -193,7 +193,7 @@ def coverage(
 ) -> Coverage:
     """How often do posterior intervals contain the truth, for real events?
 
-    Each event takes the place of a draw from the prior; data are drawn from the likelihood;
+    Each event replaces a draw from the prior; data are drawn from the likelihood;
     inference is run on each data set, vmapped, and the central intervals of pixels and functionals
     are compared with the event. If the prior is wrong about events, intervals do not cover, however
     exact the inference: `sbc` assumes that the prior is right, and this does not.

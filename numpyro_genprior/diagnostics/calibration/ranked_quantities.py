@@ -92,12 +92,12 @@ class Quantities:
 
     def split(self, array: Float[np.ndarray, "*batch quantities"]) -> dict[str, np.ndarray]:
         """Split an array whose last axis is that of the vector into one array per function."""
-        found, start = {}, 0
+        arrays, start = {}, 0
         for name, shape in self.shapes.items():
             stop = start + math.prod(shape)
-            found[name] = array[..., start:stop].reshape(*array.shape[:-1], *shape)
+            arrays[name] = array[..., start:stop].reshape(*array.shape[:-1], *shape)
             start = stop
-        return found
+        return arrays
 
 
 def entry_names(name: str, shape: tuple[int, ...]) -> list[str]:

@@ -95,8 +95,8 @@ def rank_truths(
         if not method.independent:
             ess.append(effective_draws(batch.values, true))
             is_unmixed.append(unmixed(batch.values))
-    good = np.concatenate(finite)
-    if not good.any():
+    is_finite = np.concatenate(finite)
+    if not is_finite.any():
         raise ValueError(
             message(
                 f"{name}: no replication has finite draws",
@@ -105,22 +105,22 @@ def rank_truths(
         )
     choice, num_short, num_unmixed, median_ess = 0, 0, 0, float(sizes[0])
     if not method.independent:
-        effective = np.concatenate(ess)[good]
+        effective = np.concatenate(ess)[is_finite]
         short = np.array([(effective < size).mean(0).max() for size in sizes])
         enough = np.flatnonzero(short <= MAX_SHORT_SHARE)
         choice = int(enough[0]) if len(enough) else len(sizes) - 1
         num_short = int((effective < sizes[choice]).sum(0).max())
-        num_unmixed = int((np.concatenate(is_unmixed) & good).sum())
+        num_unmixed = int((np.concatenate(is_unmixed) & is_finite).sum())
         median_ess = float(np.median(effective.min(1)))
     convergence = Convergence(
-        num_replications=len(good),
-        num_nonfinite=int((~good).sum()),
+        num_replications=len(is_finite),
+        num_nonfinite=int((~is_finite).sum()),
         num_diverging=int(np.concatenate(diverging).sum()),
         num_unmixed=num_unmixed,
         num_short=num_short,
         ess=median_ess,
     )
-    return Ranks(np.concatenate(ranks)[good, choice], sizes[choice], convergence)
+    return Ranks(np.concatenate(ranks)[is_finite, choice], sizes[choice], convergence)
 
 
 def _numbers_of_draws(method: Method) -> list[int]:

@@ -135,10 +135,10 @@ def read_sites(
     UserWarning
         If a term of the density is not simulated: ``factor``, or data that `observed` leaves out.
     """
-    found = read_model(model, args, kwargs)
+    model_sites = read_model(model, args, kwargs)
     names = (observed,) if isinstance(observed, str) else observed
-    data = found.data if names is None else tuple(names)
-    missing = [name for name in data if name not in found.sample]
+    data = model_sites.data if names is None else tuple(names)
+    missing = [name for name in data if name not in model_sites.sample]
     if missing or not data:
         raise ValueError(
             message(
@@ -147,19 +147,19 @@ def read_sites(
                 else f"{method} cannot observe {missing[0]!r}",
                 expected="sample sites with data"
                 if not data
-                else f"names among {list(found.sample)}",
+                else f"names among {list(model_sites.sample)}",
                 remedy='pass data of the right shape, or name the sites: observed=("y",)',
             )
         )
-    kept = [name for name in found.observed if name not in data]
+    kept = [name for name in model_sites.observed if name not in data]
     if kept:
         warnings.warn(
             f"{method} simulates {', '.join(data)} and leaves {', '.join(kept)} as they are: if "
             "they depend on the latents, data and latents do not come from one joint distribution.",
             stacklevel=3,
         )
-    sites = Sites(found, data)
-    discrete = [name for name in sites.latents if found[name].discrete]
+    sites = Sites(model_sites, data)
+    discrete = [name for name in sites.latents if model_sites[name].discrete]
     if discrete:
         raise ValueError(
             message(

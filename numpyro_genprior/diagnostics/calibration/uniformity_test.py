@@ -196,16 +196,16 @@ class RankTest(Result):
 
     def to_dataset(self) -> xarray.Dataset:
         """Ranks, p-values and bands, with dimensions quantity, replication and point."""
-        bands, names, one = self.simultaneous, list(self.ranks), ("quantity",)
+        bands, names, by_quantity = self.simultaneous, list(self.ranks), ("quantity",)
         return dataset(
             {
                 "rank": (("quantity", "replication"), np.stack(list(self.ranks.values()))),
                 "difference": (("quantity", "point"), np.stack(list(bands.difference.values()))),
                 "lower": (("point",), bands.lower),
                 "upper": (("point",), bands.upper),
-                "p_value": (one, [bands.p_values[name] for name in names]),
-                "adjusted_p_value": (one, [self.adjusted[name] for name in names]),
-                "chi_squared_p_value": (one, [self.p_values[name] for name in names]),
+                "p_value": (by_quantity, [bands.p_values[name] for name in names]),
+                "adjusted_p_value": (by_quantity, [self.adjusted[name] for name in names]),
+                "chi_squared_p_value": (by_quantity, [self.p_values[name] for name in names]),
             },
             coords={"quantity": names, "point": bands.points},
             attrs={"num_draws": self.num_draws, "level": self.level, "verdict": self.verdict},

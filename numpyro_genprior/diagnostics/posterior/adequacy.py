@@ -109,8 +109,8 @@ def adequacy(
 
     1. *Adequate* if ``p_value ≥ 0.01`` and ``latent_p_value ≥ 0.001``.
     2. Otherwise the noise is inflated until χ² of the refit is as expected. The likelihood is
-       taken to a power below 1, which for normal noise is the same, and for counts gives
-       overdispersion.
+       raised to a power below 1, which is the same for normal noise and gives overdispersion for
+       counts.
     3. *Out of range* if the latent of the refit is still atypical (p < 0.001); or if the refit
        explains less than half of the data's variance and its residual is not clearly noise
        (`structure_p_value` below 0.01, or None); or if the residual has structure (p < 0.001) and
@@ -346,9 +346,9 @@ def _unreached(fit: Fit) -> dict[str, jax.Array]:
     residual = flatten(fit.residual)
     reached = fit.singular_values > 1e-5 * jnp.max(fit.singular_values)
     basis = jnp.where(reached[None], fit.directions, 0)
-    rest = residual - basis @ (residual @ basis)
-    rest = rest / jnp.maximum(jnp.linalg.norm(rest), jnp.finfo(rest.dtype).tiny)
-    return unflatten(rest, {name: r.shape for name, r in fit.residual.items()})
+    unreached = residual - basis @ (residual @ basis)
+    unreached = unreached / jnp.maximum(jnp.linalg.norm(unreached), jnp.finfo(unreached.dtype).tiny)
+    return unflatten(unreached, {name: r.shape for name, r in fit.residual.items()})
 
 
 def _check(num_starts: int, num_replicates: int) -> None:

@@ -204,7 +204,7 @@ class Adequacy(Result):
         """Residual and direction by the dimensions of the data, and the numbers without any.
 
         If several sites are observed, the variables are ``residual_<site>`` and
-        ``direction_<site>``, with dimensions of their own.
+        ``direction_<site>``, each with its own dimensions.
         """
         arrays = {}
         for what, parts in (("residual", self.residual), ("direction", self.direction)):

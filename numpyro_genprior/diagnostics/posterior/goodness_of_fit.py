@@ -200,14 +200,14 @@ def structure(residual: dict[str, jax.Array]) -> jax.Array:
 
 def _neighbours(arrays: dict[str, jax.Array], first: int) -> jax.Array:
     """Correlation of neighbours along each axis from `first` on with more than 3 entries."""
-    found = []
+    correlations = []
     for array in arrays.values():
         total = jnp.maximum(jnp.sum(array**2), jnp.finfo(array.dtype).tiny)
         for axis in range(first, array.ndim):
             if array.shape[axis] > 3:
                 a = jnp.moveaxis(array, axis, -1)
-                found.append(jnp.sum(a[..., 1:] * a[..., :-1]) / total)
-    return jnp.stack(found) if found else jnp.zeros((0,))
+                correlations.append(jnp.sum(a[..., 1:] * a[..., :-1]) / total)
+    return jnp.stack(correlations) if correlations else jnp.zeros((0,))
 
 
 def _scaled_means(

@@ -82,9 +82,9 @@ def _mask(distribution: Distribution) -> jax.Array | None:
     inner = _mask(distribution.base_dist) if isinstance(distribution, WRAPPERS) else None
     if not isinstance(distribution, dist.MaskedDistribution):
         return inner
-    own = jnp.asarray(distribution._mask)
-    own = jnp.reshape(own, own.shape + (1,) * distribution.event_dim)
-    return own if inner is None else own & inner
+    mask = jnp.asarray(distribution._mask)
+    mask = jnp.reshape(mask, mask.shape + (1,) * distribution.event_dim)
+    return mask if inner is None else mask & inner
 
 
 def _unsupported(name: str, core: Distribution, what: str) -> str:

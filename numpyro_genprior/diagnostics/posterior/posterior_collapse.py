@@ -39,7 +39,7 @@ class PosteriorCollapse(Result):
     mean, sd
         Posterior moments along each direction, in standard deviations of the prior.
     p_value
-        Of the test that the posterior along a direction is the prior's standard normal.
+        p-value of the test that the posterior along each direction is the prior's standard normal.
     error
         Monte Carlo standard error of the mean along each direction: what the test can resolve.
     state

@@ -89,7 +89,7 @@ class Sensitivity(Result):
     def fisher(self) -> Float[Array, "size size"]:
         """The Fisher information ``I = MᵀM``, of shape ``(size, size)``.
 
-        Averaged over the points. After a low-rank search it takes one product per coordinate: use
+        Averaged over the points. After a low-rank search it needs one product per coordinate: use
         `fisher_product` for large sizes.
         """
         if self.complete:

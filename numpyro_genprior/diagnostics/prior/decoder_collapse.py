@@ -92,7 +92,7 @@ class DecoderCollapse(Result):
     def faint(self) -> Bool[Array, " size"]:
         """For each latent, whether it is active but with a KL below 0.1 nats.
 
-        Without an encoder, ``½ log(1 + s²)`` takes the place of the KL. Always False for a prior
+        Without an encoder, ``½ log(1 + s²)`` replaces the KL. Always False for a prior
         without decoder noise.
         """
         if not self.noise:

@@ -117,7 +117,7 @@ class EventScale(Result):
     def to_dataset(self) -> xarray.Dataset:
         """The errors by ``event`` and by the event's dimensions (``row``, ``col`` of an image)."""
         axes = axis_names(self.by_entry.ndim)
-        own = {} if self.own_scale is None else {"own_scale": ((), self.own_scale)}
+        own_scale = {} if self.own_scale is None else {"own_scale": ((), self.own_scale)}
         return dataset(
             {
                 "scale": ((), self.scale),
@@ -126,7 +126,7 @@ class EventScale(Result):
                 "errors": (("event",), self.errors),
                 "residuals": (("event", *axes), self.residuals),
                 "correlation": (("axis",), list(self.correlation)),
-                **own,
+                **own_scale,
             },
             coords={"axis": list(axes)},
         )
@@ -340,8 +340,10 @@ def _check_degrees(degrees: jax.Array) -> None:
 def _correlation(residuals: np.ndarray) -> tuple[float, ...]:
     """Correlation of neighbours along each axis of the event."""
     total = np.mean(residuals**2)
-    found = []
+    correlations = []
     for axis in range(1, residuals.ndim):
         r = np.moveaxis(residuals, axis, -1)
-        found.append(float(np.mean(r[..., 1:] * r[..., :-1]) / total) if r.shape[-1] > 1 else 0.0)
-    return tuple(found)
+        correlations.append(
+            float(np.mean(r[..., 1:] * r[..., :-1]) / total) if r.shape[-1] > 1 else 0.0
+        )
+    return tuple(correlations)

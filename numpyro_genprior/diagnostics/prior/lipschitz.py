@@ -234,7 +234,7 @@ def _largest_singular_values(
     points: Float[Array, "draws size"],
     operator: Callable[[jax.Array], ArrayLike],
 ) -> Float[Array, " draws"]:
-    """Of the Jacobian at each point, by subspace iteration."""
+    """Largest singular value of the Jacobian at each point, by subspace iteration."""
     size = posterior.size
     width = min(BLOCK_SIZE, size)
 
