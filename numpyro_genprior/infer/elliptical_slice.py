@@ -68,7 +68,7 @@ class _Proposal(NamedTuple):
 
 
 class EllipticalSlice(PureKernel):
-    """Elliptical slice sampling: no gradient, no step size, and warm-up only to forget the start.
+    """Elliptical slice sampling: no gradient, no step size, warm-up only to reach the posterior.
 
     For forward models that can be evaluated but not differentiated, such as external programs
     called through ``jax.pure_callback``. Each draw moves along the ellipse through the current
@@ -141,7 +141,7 @@ class EllipticalSlice(PureKernel):
                     "max_shrinks is too small",
                     expected="at least 1",
                     got=max_shrinks,
-                    remedy="leave max_shrinks at its default, or give more",
+                    remedy="leave max_shrinks at its default, or increase it",
                 )
             )
         self._max_shrinks = max_shrinks
@@ -225,7 +225,7 @@ class EllipticalSlice(PureKernel):
 
     def get_diagnostics_str(self, state: EllipticalSliceState) -> str:
         """One line for the progress bar."""
-        text = f"{state.mean_num_shrinks + 1:.1f} evaluations a draw"
+        text = f"{state.mean_num_shrinks + 1:.1f} evaluations per draw"
         if state.num_stuck:
             text += f", {state.num_stuck} stuck"
         if state.num_nonfinite:

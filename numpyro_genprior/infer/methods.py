@@ -1,4 +1,4 @@
-"""`MCMCMethod` and `SVIMethod`: how to infer, as values that diagnostics take."""
+"""`MCMCMethod` and `SVIMethod`: inference methods with their settings, run by diagnostics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import optax
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoGuide
@@ -47,7 +46,7 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class MCMCMethod:
-    """Inference by Markov chain Monte Carlo. The counts mean what they mean in NumPyro's `MCMC`.
+    """Inference by Markov chain Monte Carlo, with counts as in NumPyro's `MCMC`.
 
     Parameters
     ----------
@@ -61,7 +60,7 @@ class MCMCMethod:
     num_chains
         Number of chains, which run side by side (vectorised).
     thinning
-        Keep every so many-th draw; each chain keeps ``num_samples // thinning`` draws.
+        Keep every `thinning`-th draw: each chain keeps ``num_samples // thinning`` draws.
 
     Raises
     ------
@@ -279,8 +278,7 @@ Method = MCMCMethod | SVIMethod
 def _fit_at_mode(
     guide: AutoFisherLaplace, key: jax.Array, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, jax.Array]:
-    with numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=0):
-        guide._setup_prototype(*args, **kwargs)
+    guide.set_up(*args, **kwargs)
     starts, _ = draw_starts(guide.posterior, key, NUM_STARTS)
     minima = minimise(guide.posterior, starts)
     return guide.params_at(minima.xi[minima.best])

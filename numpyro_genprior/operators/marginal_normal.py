@@ -58,7 +58,7 @@ class MarginalNormal(Distribution):
     `event_mean` and `sample_event`.
 
     **Fails when** the error of the generator is not white. Missing strokes are correlated: in data
-    that sum over many pixels (a strong blur, few random projections) white noise averages out and
+    that sum over many pixels (a strong blur, few random projections) white noise averages out, but
     they do not. Inside ``scan``, each step keeps a copy of the operator.
 
     References
@@ -77,7 +77,7 @@ class MarginalNormal(Distribution):
     (5, 3)
     """
 
-    # These are for vectors; each instance has its own, with the dimensions of its event.
+    # For vectors; each instance overrides them for the number of its event dimensions.
     arg_constraints = {
         "event_loc": constraints.real_vector,
         "event_scale": constraints.positive,
@@ -128,9 +128,9 @@ class MarginalNormal(Distribution):
             ) from error
         # All get the same number of batch dimensions, so that those of scan and vmap come in front.
         self.operator = operator
-        self.event_loc = _led(loc, len(lead), len(batch_shape))
+        self.event_loc = _prepend_dimensions(loc, len(lead), len(batch_shape))
         self.event_scale, self.noise_scale = (
-            _led(scale, scale.ndim, len(batch_shape)) for scale in scales
+            _prepend_dimensions(scale, scale.ndim, len(batch_shape)) for scale in scales
         )
         leaves = tuple(jnp.ndim(leaf) for leaf in jax.tree.leaves(operator))
         self._ndims = _Dimensions(len(operator.event_shape), leaves)
@@ -282,19 +282,19 @@ class MarginalNormal(Distribution):
         """
         leaves, structure = jax.tree.flatten(self.operator)
         ndims, batch_ndim = self._ndims.leaves, len(self.batch_shape)
-        own = [
-            (_padded(leaf, ndim, batch_ndim), ndim)
+        parameters = [
+            (_append_dimensions(leaf, ndim, batch_ndim), ndim)
             for leaf, ndim in zip(leaves, ndims, strict=True)
         ]
-        own += [(self.event_loc, len(self.operator.event_shape))]
-        own += [(self.event_scale, 0), (self.noise_scale, 0)]
+        parameters += [(self.event_loc, len(self.operator.event_shape))]
+        parameters += [(self.event_scale, 0), (self.noise_scale, 0)]
 
         def one(*parts: jax.Array) -> jax.Array:
             operator = jax.tree.unflatten(structure, parts[: len(leaves)])
-            core = _Core(operator, *parts[len(leaves) : len(own)])
-            return function(core, *parts[len(own) :])
+            core = _Core(operator, *parts[len(leaves) : len(parameters)])
+            return function(core, *parts[len(parameters) :])
 
-        return vectorise(one, own + arguments, [output])
+        return vectorise(one, parameters + arguments, [output])
 
 
 class _Dimensions(NamedTuple):
@@ -310,7 +310,7 @@ def _constraints(event_ndim: int) -> dict[str, Any]:
 
 
 class _Core:
-    """One element of the batch."""
+    """The parameters of one element of the batch."""
 
     def __init__(
         self,
@@ -332,7 +332,7 @@ class _Core:
         return self.noise_scale**2 + self.event_scale**2 * self.gram.eigenvalues
 
     def updated(self, event: jax.Array, y: jax.Array) -> jax.Array:
-        """An event, corrected by its data."""
+        """``event + τ² Aᵀ K⁻¹ (y - A event)``."""
         c = self.gram.analyse(y - self.operator._apply(event)) / self.variances
         return event + self.event_scale**2 * self.operator._adjoint(self.gram.synthesise(c))
 
@@ -355,13 +355,13 @@ def _scale(value: ArrayLike, name: str) -> jax.Array:
     return scale
 
 
-def _led(array: jax.Array, present: int, wanted: int) -> jax.Array:
-    """Extend `present` leading dimensions to `wanted`."""
+def _prepend_dimensions(array: jax.Array, present: int, wanted: int) -> jax.Array:
+    """Prepend dimensions of size 1 to `present` leading dimensions, up to `wanted`."""
     return array.reshape((1,) * (wanted - present) + array.shape)
 
 
-def _padded(leaf: jax.Array, ndim: int, batch_ndim: int) -> jax.Array:
-    """Extend the batch dimensions of a leaf, if it has any, to all of them, at the back."""
+def _append_dimensions(leaf: jax.Array, ndim: int, batch_ndim: int) -> jax.Array:
+    """Append dimensions of size 1 to the batch dimensions of a leaf, if it has any."""
     extra = jnp.ndim(leaf) - ndim
     if not extra:
         return leaf

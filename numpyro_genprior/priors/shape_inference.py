@@ -1,4 +1,4 @@
-"""Find the shapes of events and conditions by abstract evaluation, and explain what fails."""
+"""Find the shapes of events and conditions by abstract evaluation, and explain failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OutputError(TypeError):
     """A network's output that a prior cannot use, with a message that says what to do."""
 
 
-EXPLAINED = (OutputError, NetworkError, NotImplementedError, Warning)
+EXPLAINED_ERRORS = (OutputError, NetworkError, NotImplementedError, Warning)
 """Errors whose messages already say what to do."""
 
 
@@ -27,23 +27,25 @@ def abstract_event(decode: Callable[..., Any], z: jax.ShapeDtypeStruct) -> jax.S
     """Shape and dtype of g(z) for a generator without a condition."""
     try:
         output = jax.eval_shape(lambda z: decode(z, None), z)
-    except EXPLAINED:
+    except EXPLAINED_ERRORS:
         raise
     except Exception as error:
-        raise _explained(decode, z, error) from error
+        raise _explained_error(decode, z, error) from error
     return one_array(output)
 
 
-def _explained(decode: Callable[..., Any], z: jax.ShapeDtypeStruct, error: Exception) -> Exception:
-    said = first_line(error)
-    if isinstance(error, TypeError) and "missing" in said and "argument" in said:
+def _explained_error(
+    decode: Callable[..., Any], z: jax.ShapeDtypeStruct, error: Exception
+) -> Exception:
+    reason = first_line(error)
+    if isinstance(error, TypeError) and "missing" in reason and "argument" in reason:
         return ValueError(
             message(
-                f"The network wants a condition ({said})",
+                f"The network needs a condition ({reason})",
                 expected="condition=",
                 got="none",
                 remedy="pass condition=array; a model replaces it with prior.given(c). A switch, a "
-                "key or a state is no condition: give it to from_flax, from_haiku or "
+                "key or a state is not a condition: pass it to from_flax, from_haiku or "
                 "functools.partial",
             )
         )
@@ -63,13 +65,13 @@ def _explained(decode: Callable[..., Any], z: jax.ShapeDtypeStruct, error: Excep
     remedy = "check latent= against the network's input size (with a condition: and condition=)"
     if isinstance(error, jax.errors.JAXTypeError):
         remedy = "write it with jax.numpy, without branches on values; jax.pure_callback is slow, "
-        remedy += "but takes any function"
-    elif "key" in said.split() and isinstance(error, RuntimeError):
+        remedy += "but accepts any function"
+    elif "key" in reason.split() and isinstance(error, RuntimeError):
         remedy = "put it into inference mode, eqx.nn.inference_mode(net); noise of the decoder is "
         remedy += "VAEPrior's `scale`"
     return ValueError(
         message(
-            f"The network fails on one latent ({type(error).__name__}: {said})",
+            f"The network fails on one latent ({type(error).__name__}: {reason})",
             expected=f"a function of one latent of shape {z.shape}",
             remedy=remedy,
         )
@@ -97,14 +99,14 @@ def fit_condition(
         fitted = Condition(array, tuple(shape))
         return fitted, one_array(output(fitted))
     first_error: Exception | None = None
-    modes = ["raise", "allow"] if array.ndim else ["allow"]
-    for mode in modes:  # prefer a split without implicit broadcasting inside the network
+    rank_promotions = ["raise", "allow"] if array.ndim else ["allow"]
+    for rank_promotion in rank_promotions:  # first without broadcasting inside the network
         for start in range(array.ndim + 1):
             fitted = Condition(array, array.shape[start:])
             try:
-                with jax.numpy_rank_promotion(mode):
+                with jax.numpy_rank_promotion(rank_promotion):
                     return fitted, one_array(output(fitted))
-            except EXPLAINED:
+            except EXPLAINED_ERRORS:
                 raise
             except Exception as error:
                 first_error = first_error or error

@@ -1,4 +1,4 @@
-"""`LatentReparam`: one site, by its latent."""
+"""`LatentReparam`: reparameterise one site by its latent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LatentReparam(Reparam):
     noise
         For a prior with decoder noise (`VAEPrior`), how the noise enters the model:
         ``"noncentered"`` (white noise in the sample site ``x_noise``), ``"centered"`` (``x`` is a
-        sample site given ``x_latent``; takes ``obs``) or ``"omit"`` (x = g(z)). ``"auto"``:
+        sample site given ``x_latent``; accepts ``obs``) or ``"omit"`` (x = g(z)). ``"auto"``:
         centered if the event is observed, else noncentered.
     explicit
         Reparameterise a nested latent even if its density is exact.
@@ -44,7 +44,7 @@ class LatentReparam(Reparam):
     ------
     ValueError
         If the site cannot be reparameterised: ``obs`` on an event without a density, noncentered
-        noise with ``obs``, a distribution that is not a prior. If `noise` is none of the four.
+        noise with ``obs``, a distribution that is not a prior. If `noise` is not one of these four.
 
     Notes
     -----
@@ -115,7 +115,7 @@ class LatentReparam(Reparam):
             raise ValueError(
                 message(
                     f"Site {name!r} is observed, and its decoder noise is noncentered",
-                    remedy='use noise="centered" (or "auto"), which takes obs',
+                    remedy='use noise="centered" (or "auto"), which accepts obs',
                 )
             )
         return self.noise

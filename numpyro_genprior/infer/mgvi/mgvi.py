@@ -143,7 +143,7 @@ class MGVI:
                 message(
                     "MGVI: the model has no observed site, and its posterior is the prior",
                     expected="data that reach obs=",
-                    got=f"latent sites {[place.name for place in posterior.layout.slices]} alone",
+                    got=f"latent sites {[part.name for part in posterior.layout.slices]} alone",
                     remedy="pass the data as an argument of run, or draw from the prior by "
                     "numpyro.infer.Predictive",
                 )
@@ -184,7 +184,7 @@ def _require_positive(**counts: int) -> None:
 def _initial_mean(
     key: jax.Array, posterior: Posterior, init: Mapping[str, ArrayLike] | None
 ) -> jax.Array:
-    """The initial mean, refused if the energy or its gradient is not finite there."""
+    """The initial mean; raises ValueError if the energy or its gradient is not finite there."""
     xi = _jit_initial_mean(key, posterior) if init is None else posterior.coordinates(dict(init))
     energy, gradient = _energy(posterior, xi)
     if not (np.isfinite(energy) and np.isfinite(gradient).all()):

@@ -128,8 +128,8 @@ class SMCResult(Result):
         """
         variables = {}
         for name, draws in self.get_samples().items():
-            own = tuple(f"{name}_dim_{i}" for i in range(draws.ndim - 1))
-            variables[name] = (("chain", "draw", *own), draws[None])
+            site_dims = tuple(f"{name}_dim_{i}" for i in range(draws.ndim - 1))
+            variables[name] = (("chain", "draw", *site_dims), draws[None])
         variables["stage_temperature"] = (("stage",), self.temperatures[1:])
         for name in HISTORY:
             variables[f"stage_{name}"] = (("stage",), getattr(self, name))

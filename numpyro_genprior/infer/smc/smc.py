@@ -48,14 +48,14 @@ class SMC:
         Target correlation between the particles before and after the moves of a stage; it sets
         the number of moves, stage by stage.
     max_moves
-        Largest number of moves in a stage; None takes 10 (HMC) or 200 (random walk).
+        Largest number of moves in a stage; None: 10 (HMC) or 200 (random walk).
     max_leapfrogs
         Largest number of leapfrog steps in one HMC move.
     max_stages
         Largest number of temperatures; the last one is then 1, whatever the weights.
     batch_size
-        Number of particles for which the model is evaluated together; None takes all. For models
-        that need much memory.
+        Number of particles for which the model is evaluated together, for models that need much
+        memory; None: all.
     progress_bar
         Whether to show a bar over temperatures.
 
@@ -111,7 +111,7 @@ class SMC:
                     "SMC does not know these moves",
                     expected=" or ".join(map(repr, MAX_MOVES)),
                     got=repr(moves),
-                    remedy="take 'hmc', or 'rwm' for a model without gradients",
+                    remedy="use 'hmc', or 'rwm' for a model without gradients",
                 )
             )
         max_moves = MAX_MOVES[moves] if max_moves is None else max_moves
@@ -199,7 +199,7 @@ class SMC:
 
 
 def _initial_particles(key: jax.Array, posterior: Posterior, settings: Settings) -> ParticleState:
-    """Draws from the prior; refuses improper priors and data of zero likelihood."""
+    """Draws from the prior; raises ValueError for improper priors and data of zero likelihood."""
     try:
         particles = initial_particles(key, posterior, settings)
     except NotImplementedError as error:
@@ -219,7 +219,7 @@ def _initial_particles(key: jax.Array, posterior: Posterior, settings: Settings)
                 "No draw from the prior has a finite log likelihood",
                 expected="a finite log likelihood for some of them",
                 got=f"{settings.num_particles} that are minus infinity or NaN",
-                remedy="check the shapes and units of the data, widen the noise, or take more "
+                remedy="check the shapes and units of the data, widen the noise, or use more "
                 "particles",
             )
         )

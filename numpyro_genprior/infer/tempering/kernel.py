@@ -59,7 +59,7 @@ class TemperingState(NamedTuple):
     last_end
         The end that each replica has visited last: 1 the prior, -1 the posterior, 0 neither.
     adaptation
-        What warm-up adapts.
+        Quantities that warm-up adapts.
     accumulators
         Running sums for the schedule and the report.
     num_warmup
@@ -182,7 +182,7 @@ class ParallelTempering(PureKernel):
                         f"{name} is too small",
                         expected=f"at least {minimum}",
                         got=value,
-                        remedy=f"leave {name} at its default, or give more",
+                        remedy=f"leave {name} at its default, or increase it",
                     )
                 )
         self._num_replicas = num_replicas
