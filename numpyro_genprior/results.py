@@ -25,7 +25,7 @@ class Result(ABC):
     Attributes
     ----------
     warnings
-        What casts doubt on the result, one sentence each; empty when there is nothing to report.
+        Reasons to doubt the result, one sentence each; empty if there are none.
     """
 
     warnings: tuple[str, ...]
@@ -98,6 +98,6 @@ def refuse_axes(ax: Axes | None, what: str) -> None:
                 f"The plot of {what} has several panels",
                 expected="no ax",
                 got=type(ax).__name__,
-                remedy="call plot() without ax, and take the axes of the figure that it returns",
+                remedy="call plot() without ax, and use the axes of the figure that it returns",
             )
         )

@@ -172,6 +172,20 @@ def random_key(key: object) -> jax.Array:
     return cast(jax.Array, key)
 
 
+def at_least(caller: str, minimum: int, **counts: int) -> None:
+    """Raise ValueError if one of `counts`, which are arguments of `caller`, is below `minimum`."""
+    for name, count in counts.items():
+        if count < minimum:
+            raise ValueError(
+                message(
+                    f"{caller}: {name} is too small",
+                    expected=f"at least {minimum}",
+                    got=count,
+                    remedy=f"pass a larger {name}",
+                )
+            )
+
+
 def _all(test: Callable[[np.ndarray], np.ndarray], array: jax.Array) -> bool:
     """Test a concrete array with NumPy: inside a traced model JAX would trace the test too."""
     return bool(np.all(test(np.asarray(array))))

@@ -15,8 +15,8 @@ distributions with a quantile function   F⁻¹(Φ(ξ)), by the smaller tail    
 all others                               NumPyro's ``biject_to(support)(ξ)``     another one
 =======================================  ======================================  ==============
 
-NumPyro takes the quantile functions of Beta and StudentT from TensorFlow Probability (which the
-extra ``distrax`` installs). Without it, these two are among the others.
+NumPyro needs TensorFlow Probability (which the extra ``distrax`` installs) for the quantile
+functions of Beta and StudentT. Without it, these two use ``biject_to``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_genprior.errors import message
+from numpyro_genprior import validation
 from numpyro_genprior.infer.base_kernel import PureKernel, split_sites
 from numpyro_genprior.infer.posterior import Posterior
 
@@ -135,15 +135,7 @@ class EllipticalSlice(PureKernel):
 
     def __init__(self, model: Callable[..., Any], *, max_shrinks: int = 64) -> None:
         super().__init__(model)
-        if max_shrinks < 1:
-            raise ValueError(
-                message(
-                    "max_shrinks is too small",
-                    expected="at least 1",
-                    got=max_shrinks,
-                    remedy="leave max_shrinks at its default, or increase it",
-                )
-            )
+        validation.at_least("EllipticalSlice", 1, max_shrinks=max_shrinks)
         self._max_shrinks = max_shrinks
 
     def init_state(

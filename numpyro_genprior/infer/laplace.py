@@ -304,7 +304,7 @@ class AutoFisherLaplace(AutoContinuous):
         return log_joint + 0.5 * self.latent_dim * math.log(2 * math.pi) + half_log_det
 
     def event_covariance(self, site: str, params: Params = None) -> EventCovariance:
-        """Linearised covariance J_g C J_gᵀ of one site (an event, say), as an operator.
+        """Linearised covariance J_g C J_gᵀ of one site, e.g. an event, as an operator.
 
         Parameters
         ----------
@@ -325,7 +325,7 @@ class AutoFisherLaplace(AutoContinuous):
             if site not in values:
                 raise ValueError(
                     message(
-                        f"There is no site {site!r} to take the covariance of",
+                        f"There is no site {site!r} whose covariance could be computed",
                         expected=f"one of {sorted(values)}",
                         remedy="an event is recorded under ngp.latent with record=True",
                     )

@@ -43,7 +43,7 @@ class Starts:
     num_steps
         Steps of each.
     num_encoded
-        How many, the first ones, began at an encoder's guess and not at a prior draw.
+        Number of starts, the first in order, that began at an encoding of the data.
     reasons
         Why each stopped, in optimistix's words; empty for those that converged.
     """
@@ -213,7 +213,7 @@ class MAPEstimate(Result):
                 f"{stuck} stopped where the energy fell no further though its gradient is not 0: "
                 "at a kink of a piecewise linear network (ReLU), or in a minimum narrower than "
                 "floating-point resolution (does a scale in .values tend to 0?). Curvature there "
-                "says little."
+                "is uninformative."
             )
         others = self.posterior.layout.not_standard_normal
         found.append(

@@ -15,6 +15,7 @@ from numpyro.infer.autoguide import AutoGuide
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.optim import optax_to_numpyro
 
+from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.initial_points import draw_starts
 from numpyro_genprior.infer.laplace import AutoFisherLaplace
@@ -296,12 +297,4 @@ def _check_counts(method: Method, **minima: int) -> None:
                     remedy=f"leave {name} at its default",
                 )
             )
-        if count < minimum:
-            raise ValueError(
-                message(
-                    f"{type(method).__name__}: {name} is too small",
-                    expected=f"at least {minimum}",
-                    got=count,
-                    remedy=f"leave {name} at its default",
-                )
-            )
+        validation.at_least(type(method).__name__, minimum, **{name: int(count)})

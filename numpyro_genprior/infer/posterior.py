@@ -135,7 +135,7 @@ class Posterior(eqx.Module):
         Raises
         ------
         ValueError
-            If there is such a site. The message names it.
+            If there is one; the message names it.
         """
         others = [p for p in self.layout.slices if not p.rule.standard_normal]
         if others:

@@ -166,7 +166,7 @@ def fisher_whitening(
     Parameters
     ----------
     posterior, xi
-        The metric is ``prior precision + JᵀJ`` of `posterior` at `xi`, the map's location too.
+        The metric is ``prior precision + JᵀJ`` of `posterior` at `xi`, and `xi` the map's location.
     rank
         Number of directions. None: all of them (a dense map) up to 1024 coordinates, 128 beyond.
 

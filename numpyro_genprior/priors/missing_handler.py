@@ -13,7 +13,7 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 def warn_if_latent_is_ignored() -> None:
     """Warn if site ``x`` is drawn from the prior although ``x_latent`` was given.
 
-    This happens when draws from a model under ``ngp.latent`` are given (by `Predictive`,
+    This happens if draws from a model under ``ngp.latent`` are given (by `Predictive`,
     `substitute` or `condition`) to the same model without it: NumPyro finds no ``x`` among them
     and silently draws one from the prior.
     """

@@ -208,9 +208,9 @@ class Prior(PriorHooks):
         if self._condition is None:
             raise ValueError(
                 message(
-                    f"{type(self).__name__}.given: this prior takes no condition",
+                    f"{type(self).__name__}.given: this prior has no condition",
                     got=f"a condition of shape {jnp.shape(condition)}",
-                    remedy="build it with condition= from a network that takes (latent, condition)",
+                    remedy="build it with condition= from a network of (latent, condition)",
                 )
             )
         other = copy.copy(self)

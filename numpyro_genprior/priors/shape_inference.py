@@ -57,7 +57,7 @@ def _explained_error(
     if leaves and all(leaf.shape[:1] == (1,) for leaf in leaves):
         return ValueError(
             message(
-                f"The network fails on one latent of shape {z.shape} and takes a batch of one",
+                f"The network fails on one latent of shape {z.shape} but accepts a batch of one",
                 expected="an unbatched network",
                 remedy="pass lambda z: net(z[None])[0]; the prior does the batching",
             )
@@ -112,7 +112,8 @@ def fit_condition(
                 first_error = first_error or error
     raise ValueError(
         message(
-            f"The network does not take the condition ({first_error and first_line(first_error)})",
+            "The network does not accept the condition "
+            f"({first_error and first_line(first_error)})",
             expected="a network of (latent, condition)",
             got=f"a condition of shape {array.shape}, dtype {array.dtype}",
             remedy="give one condition (batch dimensions in front; labels as integers), or leave "
@@ -128,7 +129,7 @@ def one_array(output: PyTree) -> jax.ShapeDtypeStruct:
             raise OutputError(
                 message(
                     "The network has two outputs where one event is wanted",
-                    got="a pair, as of a VAE decoder with its own scale",
+                    got="a pair, as from a VAE decoder that returns a scale",
                     remedy="use VAEPrior(net, latent, scale=None), or return the first output",
                 )
             )

@@ -49,7 +49,7 @@ class Site:
         What the site is to the generative priors of the model: ``"latent"`` of an event,
         ``"event"``, decoder ``"noise"`` of an event; ``"data"`` and ``"factor"`` for other
         observed sites; ``"other"`` for the rest. The latent of an event that is itself an
-        event (made of a nested latent) has the role ``"latent"``.
+        event (decoded from a nested latent) has the role ``"latent"``.
     observed
         Whether it is a sample site with a value. ``numpyro.factor`` counts as observed.
     has_value
@@ -78,7 +78,7 @@ class Site:
     event
         For a latent or noise, the name of its event (which ``record=False`` keeps out of a trace).
     latent, noise
-        For an event, the names of the sites that it is made of.
+        For an event, the names of the sites that determine it.
     """
 
     name: str
@@ -163,7 +163,7 @@ class ModelSites(Mapping[str, Site]):
         return tuple(name for name in found if self[name].event not in found)
 
     def made_from(self, event: str) -> tuple[str, ...]:
-        """The latent and noise sites that an event is made of, nested ones included."""
+        """The latent and noise sites that determine an event, nested ones included."""
         site = self.get(event)
         if site is None:
             return ()

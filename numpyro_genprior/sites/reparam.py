@@ -121,7 +121,7 @@ class LatentReparam(Reparam):
         return self.noise
 
     def _latent(self, event: str, latent: Distribution) -> ArrayLike:
-        """Sample the latent of an event, by its own latent if it has no density itself."""
+        """Sample the latent of an event, or decode it if it has itself no density."""
         name, nested = f"{event}_latent", unwrap(latent)
         events = (event, *self._outer_events)
         if not isinstance(nested, Prior) or not needs_latent(nested, self.explicit):

@@ -286,9 +286,7 @@ def another_condition_of_the_wrong_shape():
     ngp.GANPrior(conditional, 2, condition=jnp.zeros(3)).given(jnp.zeros(4))
 
 
-@ERRORS.mistake(
-    ValueError, r"Build it with condition= from a network that takes \(latent, condition\)"
-)
+@ERRORS.mistake(ValueError, r"Build it with condition= from a network of \(latent, condition\)")
 def given_on_an_unconditional_prior():
     gan().given(jnp.zeros(3))
 

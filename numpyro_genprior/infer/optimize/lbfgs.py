@@ -40,7 +40,7 @@ class LBFGS(AbstractModeFinder):
     On blurred, half observed digits under trained decoders it found modes of the same energies as
     `LevenbergMarquardt`, in eight times the time.
 
-    **Fails when** it starts at a saddle point, where it stays; or when the likelihood is so far
+    **Fails when** it starts at a saddle point, where it stays; or if the likelihood is so far
     from log-concave that the bound of the gap does not hold.
 
     References

@@ -168,7 +168,7 @@ def check_solver(solver: object) -> Solver:
     return solver
 
 
-# ---- our own solvers, step by step ---------------------------------------------------------------
+# ---- solvers of this package --------------------------------------------------------------------
 
 
 def _energy(xi: Y, posterior: Posterior) -> tuple[Float[Array, ""], None]:

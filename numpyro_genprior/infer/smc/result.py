@@ -50,7 +50,7 @@ class SMCResult(Result):
         For each stage, of shape ``(stages,)``: effective sample size of the weights; mean
         acceptance of the last move; number of moves of each particle; leapfrog steps of these
         together (HMC); and the correlation, 0 to 1, between the particles before and after the
-        moves. A high correlation is no fault if modes are separate: particles then stay in their
+        moves. A high correlation is expected if modes are separate: particles then stay in their
         modes, whose weights resampling has set.
     num_ancestors
         Number of draws from the prior that have descendants in the end.

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from tqdm.auto import tqdm
 
+from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.infer.smc.result import SMCResult, make_result
@@ -115,23 +116,15 @@ class SMC:
                 )
             )
         max_moves = MAX_MOVES[moves] if max_moves is None else max_moves
-        minimums = {
-            "num_particles": (num_particles, 2),
-            "max_moves": (max_moves, 1),
-            "max_leapfrogs": (max_leapfrogs, 1),
-            "max_stages": (max_stages, 1),
-            "batch_size": (1 if batch_size is None else batch_size, 1),
-        }
-        for name, (value, minimum) in minimums.items():
-            if value < minimum:
-                raise ValueError(
-                    message(
-                        f"SMC: {name} is too small",
-                        expected=f"{minimum} or more",
-                        got=value,
-                        remedy="leave it out for the default",
-                    )
-                )
+        validation.at_least("SMC", 2, num_particles=num_particles)
+        validation.at_least(
+            "SMC",
+            1,
+            max_moves=max_moves,
+            max_leapfrogs=max_leapfrogs,
+            max_stages=max_stages,
+            batch_size=1 if batch_size is None else batch_size,
+        )
         for name, value in (("target_ess", target_ess), ("correlation", correlation)):
             if not 0 < value < 1:
                 raise ValueError(
