@@ -58,8 +58,8 @@ class Fourier(Operator):
     ((16,), Array([4., 0., 0.], dtype=float32))
     """
 
-    _real: jax.Array
-    _imaginary: jax.Array
+    _real_indices: jax.Array
+    _imaginary_indices: jax.Array
     _weight: jax.Array
     gram: IdentityGram
     event_shape: tuple[int, ...] = eqx.field(static=True)
@@ -85,12 +85,12 @@ class Fourier(Operator):
         measured = seen.ravel() | seen.ravel()[first]
         measured[first] |= measured  # a frequency is seen if its negative is
         kept = np.flatnonzero(measured & (first == np.arange(first.size)))
-        self._real = jnp.asarray(kept, jnp.int32)
-        self._imaginary = jnp.asarray(kept[~is_real[kept]], jnp.int32)
+        self._real_indices = jnp.asarray(kept, jnp.int32)
+        self._imaginary_indices = jnp.asarray(kept[~is_real[kept]], jnp.int32)
         self._weight = jnp.asarray(
             np.where(is_real[kept], 1.0, math.sqrt(2)), jnp.result_type(float)
         )
-        self.data_shape = (len(self._real) + len(self._imaginary),)
+        self.data_shape = (len(self._real_indices) + len(self._imaginary_indices),)
         self.gram = IdentityGram(jnp.ones(self.data_shape))
 
     def pack(self, coefficients: ArrayLike) -> jax.Array:
@@ -120,10 +120,10 @@ class Fourier(Operator):
                 )
             )
         flat = values.reshape(*lead, -1)
-        real = flat[..., self._real].real * jnp.broadcast_to(
-            self._weight, (*lead, len(self._real))
+        real = flat[..., self._real_indices].real * jnp.broadcast_to(
+            self._weight, (*lead, len(self._real_indices))
         ).astype(flat.real.dtype)
-        imaginary = math.sqrt(2) * flat[..., self._imaginary].imag
+        imaginary = math.sqrt(2) * flat[..., self._imaginary_indices].imag
         return jnp.concatenate([real, imaginary], -1)
 
     def unpack(self, data: ArrayLike) -> jax.Array:

@@ -24,6 +24,11 @@ def encode(
     """Mean and standard deviation of the latent for one event.
 
     The encoder of a conditional prior may be a function of the event only.
+
+    Raises
+    ------
+    OutputError
+        If the encoder does not return two outputs.
     """
     if condition is None:
         return loc_and_scale(encoder(x), "encoder")
@@ -69,7 +74,13 @@ def check_encoder(
 
 
 def loc_and_scale(output: PyTree, what: str) -> tuple[Any, Any]:
-    """The two outputs (loc, scale) of an encoder, or of a decoder that returns a scale."""
+    """The two outputs (loc, scale) of an encoder, or of a decoder that returns a scale.
+
+    Raises
+    ------
+    OutputError
+        If there are not two outputs.
+    """
     if isinstance(output, (tuple, list)) and len(output) == 2:
         loc, scale = output
         return loc, scale

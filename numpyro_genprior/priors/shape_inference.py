@@ -24,7 +24,15 @@ EXPLAINED_ERRORS = (OutputError, NetworkError, NotImplementedError, Warning)
 
 
 def abstract_event(decode: Callable[..., Any], z: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of g(z) for a generator without a condition."""
+    """Shape and dtype of g(z) for a generator without a condition.
+
+    Raises
+    ------
+    ValueError
+        If the generator fails on `z`.
+    OutputError
+        If it does not return one array of floats.
+    """
     try:
         output = jax.eval_shape(lambda z: decode(z, None), z)
     except EXPLAINED_ERRORS:
@@ -79,6 +87,7 @@ def _explained_error(
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error's message, without a full stop."""
     return (str(error).splitlines() or [""])[0].rstrip(".")
 
 
@@ -88,7 +97,15 @@ def fit_condition(
     decode: Callable[..., Any],
     z: jax.ShapeDtypeStruct,
 ) -> tuple[Condition, jax.ShapeDtypeStruct]:
-    """Find which trailing dimensions of `condition` are one condition, and the event."""
+    """Find which trailing dimensions of `condition` are one condition, and the abstract event.
+
+    Raises
+    ------
+    ValueError
+        If the generator accepts no split of the dimensions.
+    OutputError
+        If it does not return one array of floats.
+    """
     array = validation.array(condition, "The condition")
     validation.weights_finite(array, "The condition", "pass finite numbers")
 
@@ -123,7 +140,7 @@ def fit_condition(
 
 
 def one_array(output: PyTree) -> jax.ShapeDtypeStruct:
-    """The network's abstract output, which must be one array of floats."""
+    """The network's abstract output; raises OutputError if it is not one array of floats."""
     if not isinstance(output, jax.ShapeDtypeStruct):
         if isinstance(output, (tuple, list)) and len(output) == 2:
             raise OutputError(

@@ -52,6 +52,11 @@ class latent(numpyro.handlers.reparam):
     TypeError
         If `model` is a distribution.
 
+    Notes
+    -----
+    **Fails when** the model uses a prior outside of ``numpyro.sample``, e.g. by its `log_prob`: the
+    handler sees sample sites only.
+
     Examples
     --------
     >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist

@@ -50,6 +50,9 @@ class LatentReparam(Reparam):
     -----
     A mask on the prior masks its latent and noise, too. With ``obs_mask``, only the density of the
     observed event is masked.
+
+    **Fails when** the site is inside ``scan`` or ``cond``, whose bodies NumPyro hides from outer
+    handlers: use `latent`, which decorates them.
     """
 
     def __init__(self, noise: Noise = "auto", *, explicit: bool = False) -> None:

@@ -57,8 +57,10 @@ def leading_subspace(
     **Fails when** eigenvalues fall slowly beyond `width`: the last directions are then mixtures.
     """
 
+    # Steps 2, 4 and 5, which are the same for a symmetric operator: multiply, orthonormalise.
     def iterate(_: jax.Array, rows: jax.Array) -> jax.Array:
         return jnp.linalg.qr(products(rows).T)[0].T
 
+    # Step 1: a Gaussian test matrix.
     first = random_probes(width, size, dtype)
     return jax.lax.fori_loop(0, num_iterations, iterate, first)

@@ -59,6 +59,10 @@ class MGVIResult(Result):
         The model and its arguments.
     settings
         Settings of the run.
+
+    Notes
+    -----
+    **Fails when** the posterior is not nearly Gaussian, which `warnings` cannot tell: see `MGVI`.
     """
 
     xi: jax.Array

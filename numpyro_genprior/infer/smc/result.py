@@ -60,6 +60,10 @@ class SMCResult(Result):
         Coordinates of the draws, of shape ``(num_particles, size)``.
     posterior
         The model and its arguments.
+
+    Notes
+    -----
+    **Fails when** a mode was never reached, which `warnings` cannot tell: see `SMC`.
     """
 
     log_evidence: float
