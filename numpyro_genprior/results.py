@@ -25,7 +25,7 @@ class Result(ABC):
     Attributes
     ----------
     warnings
-        What casts doubt on the result, one sentence each; empty when there is nothing to report.
+        Reasons to doubt the result, one sentence each; empty if there are none.
     """
 
     warnings: tuple[str, ...]
@@ -68,7 +68,7 @@ def dataset(
     coords: Mapping[str, Any] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> xarray.Dataset:
-    """An `xarray.Dataset` of ``{name: (dimensions, array)}``, imported when it is asked for."""
+    """An `xarray.Dataset` of ``{name: (dimensions, array)}``; imports xarray."""
     import xarray
 
     return xarray.Dataset(
@@ -82,8 +82,8 @@ def axis_names(ndim: int, prefix: str = "") -> tuple[str, ...]:
     """Names of an array's dimensions for `dataset`.
 
     ``("entry",)`` for a vector, ``("row", "col")`` for an image, ``("row", "col", "channel")`` with
-    channels, ``("axis0", "axis1", ...)`` beyond. `prefix` is put in front of each, with an
-    underscore: the name of the site where a data set holds several.
+    channels, ``("axis0", "axis1", ...)`` for more dimensions. `prefix` is put in front of
+    each, with an underscore: the name of the site if a data set holds several.
     """
     names = {1: ("entry",), 2: ("row", "col"), 3: ("row", "col", "channel")}.get(ndim)
     names = names or tuple(f"axis{i}" for i in range(ndim))
@@ -98,6 +98,6 @@ def refuse_axes(ax: Axes | None, what: str) -> None:
                 f"The plot of {what} has several panels",
                 expected="no ax",
                 got=type(ax).__name__,
-                remedy="call plot() without ax, and take the axes of the figure that it returns",
+                remedy="call plot() without ax, and use the axes of the figure that it returns",
             )
         )

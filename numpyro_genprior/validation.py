@@ -1,4 +1,4 @@
-"""Checks of arguments that all folders use; each error names its remedy."""
+"""Checks of arguments, used by all folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numpyro_genprior.errors import message
 
 
 def array(value: object, what: str) -> jax.Array:
-    """An array of numbers."""
+    """Convert to an array; raise TypeError for what is not an array of numbers."""
     if not isinstance(value, (str, bytes, Mapping)) and value is not None:
         try:
             return jnp.asarray(cast(ArrayLike, value))
@@ -34,14 +34,14 @@ def array(value: object, what: str) -> jax.Array:
 
 
 def event_shape(decoded: jax.ShapeDtypeStruct, declared: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The shape of an event, which must be the declared one if there is one."""
+    """The shape of an event; raise ValueError if another one was declared."""
     if declared is not None and tuple(declared) != decoded.shape:
         raise ValueError(
             message(
                 "The network returns an event of the wrong shape",
                 expected=str(tuple(declared)),
                 got=decoded.shape,
-                remedy="leave out event_shape to take the network's own",
+                remedy="leave out event_shape to use the network's",
             )
         )
     return decoded.shape
@@ -50,9 +50,16 @@ def event_shape(decoded: jax.ShapeDtypeStruct, declared: tuple[int, ...] | None)
 def event_support(
     support: constraints.Constraint | None, shape: tuple[int, ...]
 ) -> constraints.Constraint:
-    """Declare a constraint for the whole event.
+    """A constraint with the event's dimensions as its event dimensions.
 
-    Without its event dimension NumPyro would multiply the density by the event size.
+    Without them NumPyro would multiply the density by the event size.
+
+    Raises
+    ------
+    TypeError
+        If `support` is not a constraint.
+    ValueError
+        If it is discrete or has more dimensions than an event.
     """
     if support is None:
         support = constraints.real
@@ -87,7 +94,7 @@ def event_support(
 
 
 def latent_value(z: ArrayLike, latent: Distribution) -> jax.Array:
-    """An array whose trailing dimensions are those of one latent."""
+    """An array of shape ``(..., *latent.event_shape)``; raise ValueError if it has another."""
     z = array(z, "The latent")
     expected = latent.event_shape
     if z.shape[max(z.ndim - len(expected), 0) :] != expected:
@@ -103,7 +110,15 @@ def latent_value(z: ArrayLike, latent: Distribution) -> jax.Array:
 
 
 def event_value(x: ArrayLike, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-    """An array of floats whose trailing dimensions are those of one event."""
+    """An array of floats of shape ``(..., *shape)``.
+
+    Raises
+    ------
+    TypeError
+        If it is complex.
+    ValueError
+        If it has another shape.
+    """
     x = array(x, "The event")
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(
@@ -124,7 +139,7 @@ def event_value(x: ArrayLike, shape: tuple[int, ...], dtype: DTypeLike) -> jax.A
 
 
 def batches_fit(leading: list[tuple[int, ...]], batch_shape: tuple[int, ...]) -> None:
-    """Raise if leading dimensions do not broadcast against the batch of conditions."""
+    """Raise ValueError if leading dimensions do not broadcast against the batch of conditions."""
     try:
         jnp.broadcast_shapes(*leading, batch_shape)
     except ValueError:
@@ -139,12 +154,12 @@ def batches_fit(leading: list[tuple[int, ...]], batch_shape: tuple[int, ...]) ->
 
 
 def random_key(key: object) -> jax.Array:
-    """A random key, typed or raw."""
+    """A random key, typed or raw; raise TypeError for anything else."""
     try:
-        good = is_prng_key(key)
+        valid = is_prng_key(key)
     except Exception:
-        good = False
-    if not good:
+        valid = False
+    if not valid:
         raise TypeError(
             message(
                 "This is not a random key",
@@ -155,6 +170,20 @@ def random_key(key: object) -> jax.Array:
             )
         )
     return cast(jax.Array, key)
+
+
+def at_least(caller: str, minimum: int, **counts: int) -> None:
+    """Raise ValueError if one of `counts`, which are arguments of `caller`, is below `minimum`."""
+    for name, count in counts.items():
+        if count < minimum:
+            raise ValueError(
+                message(
+                    f"{caller}: {name} is too small",
+                    expected=f"at least {minimum}",
+                    got=count,
+                    remedy=f"pass a larger {name}",
+                )
+            )
 
 
 def _all(test: Callable[[np.ndarray], np.ndarray], array: jax.Array) -> bool:
@@ -168,7 +197,7 @@ def weights_finite(
     remedy: str = "load the weights again or train again with a smaller step; a prior must be "
     "finite",
 ) -> None:
-    """Refuse NaN and infinite weights. Traced weights are not checked."""
+    """Raise ValueError for NaN or infinite weights. Traced weights are not checked."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if isinstance(leaf, Tracer) or not hasattr(leaf, "dtype"):
             continue
@@ -190,7 +219,7 @@ def positive(
     shape: tuple[int, ...],
     remedy: str,
 ) -> jax.Array:
-    """An array of positive numbers that broadcasts to `shape`; otherwise raise with `remedy`."""
+    """An array of positive numbers that broadcasts to `shape`; raise ValueError otherwise."""
     scale = array(scale, what)
     scale = jnp.asarray(scale, dtype=jnp.result_type(float, scale.dtype))
     try:

@@ -54,17 +54,17 @@ class FlatKernel(MCMCKernel, ABC):
         model_args: tuple[Any, ...] = (),
         model_kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """The first state; from `init_params`, values of the latent sites, if they are given.
+        """The first state; at `init_params`, values of the latent sites, if they are given.
 
         `rng_key` (of either kind) may have one leading dimension, chains; `init_params` then has
-        it, too.
+        the same one.
         """
 
     @abstractmethod
     def sample(
         self, state: Any, model_args: tuple[Any, ...], model_kwargs: Mapping[str, Any] | None
     ) -> Any:
-        """One step; of each chain, if the state has a leading dimension."""
+        """One step, of each chain if the state has a leading dimension."""
 
     @property
     @abstractmethod
@@ -83,13 +83,13 @@ class FlatKernel(MCMCKernel, ABC):
     def posterior(
         self, model_args: tuple[Any, ...], model_kwargs: Mapping[str, Any] | None
     ) -> Posterior:
-        """The model and its arguments as one pure object."""
+        """The `Posterior` of the model given its arguments."""
         return Posterior(self._model, tuple(model_args), dict(model_kwargs or {}))
 
     def postprocess_fn(
         self, model_args: tuple[Any, ...], model_kwargs: Mapping[str, Any] | None
     ) -> Callable[[Mapping[str, jax.Array]], dict[str, jax.Array]]:
-        """From coordinates by site to all sites, deterministic ones included."""
+        """The function from coordinates by site to all sites, deterministic ones included."""
         posterior = self.posterior(model_args, model_kwargs)
         return lambda z: site_values(posterior, join_sites(posterior.layout, z))
 
@@ -97,10 +97,10 @@ class FlatKernel(MCMCKernel, ABC):
 class PureKernel(FlatKernel):
     """A `FlatKernel` that consists of two pure functions of one chain, `init_state` and `step`.
 
-    Its state has ``i`` (iterations so far, an integer) and ``num_warmup`` as well. Nothing is kept
-    in the kernel, so that it may be used for other data, for other weights and for many chains at
-    once, and the two functions under ``jax.vmap`` over data. All coordinates of the model have to
-    be standard normal under the prior.
+    Its state has ``i`` (iterations so far, an integer) and ``num_warmup`` as well. The kernel
+    stores no state, so that it may be reused for other data, other weights and many chains at once,
+    and the two functions may be mapped over data by ``jax.vmap``. All coordinates of the model have
+    to be standard normal under the prior.
     """
 
     @abstractmethod
@@ -111,7 +111,7 @@ class PureKernel(FlatKernel):
         num_warmup: int,
         xi: Float[Array, " latent"] | None = None,
     ) -> Any:
-        """The state of one chain before its first step; `xi` is a start that the user chose."""
+        """The state of one chain before its first step, at `xi` if the user chose a start."""
 
     @abstractmethod
     def step(self, posterior: Posterior, state: Any) -> Any:
@@ -137,7 +137,7 @@ class PureKernel(FlatKernel):
         posterior = self.posterior(model_args, model_kwargs)
         if is_prng_key(state.rng_key):
             return self.step(posterior, state)
-        # The chains' counters are equal. Outside of the batch, a branch on them stays one branch.
+        # Counters are equal for all chains. Unbatched, a `lax.cond` on them remains a branch.
         counters = {name: getattr(state, name)[0] for name in COUNTERS}
         axes = type(state)(**{k: None if k in COUNTERS else 0 for k in state._fields})
         new = jax.vmap(self.step, in_axes=(None, axes), out_axes=axes)(

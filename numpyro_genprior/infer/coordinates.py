@@ -11,12 +11,12 @@ distribution                             value                                  
 `Prior` with an exact density            decode(z), z from ξ by the rule of the  N(0, I)
                                          prior's latent
 ``TransformedDistribution``              transforms applied to the base's value  N(0, I)
-distributions with a quantile function   F⁻¹(Φ(ξ)), by the nearer tail           N(0, I)
-all others                               NumPyro's ``biject_to(support)(ξ)``     what it is
+distributions with a quantile function   F⁻¹(Φ(ξ)), by the smaller tail          N(0, I)
+all others                               NumPyro's ``biject_to(support)(ξ)``     another one
 =======================================  ======================================  ==============
 
-NumPyro takes the quantile functions of Beta and StudentT from TensorFlow Probability (which the
-extra ``distrax`` installs). Without it, these two are among the others.
+NumPyro needs TensorFlow Probability (which the extra ``distrax`` installs) for the quantile
+functions of Beta and StudentT. Without it, these two use ``biject_to``.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from numpyro_genprior.infer.gamma_quantile import gamma_coordinates, gamma_value
 from numpyro_genprior.priors import Prior, StandardNormal
 from numpyro_genprior.sites.wrappers import unwrap
 
-SYMMETRIC = (dist.Laplace, dist.Logistic, dist.Cauchy, dist.StudentT)
-POSITIVE = (dist.HalfNormal, dist.HalfCauchy, dist.Exponential)
-QUANTILES = (dist.Uniform, dist.Gumbel, dist.Beta, dist.Pareto)
+SYMMETRIC_FAMILIES = (dist.Laplace, dist.Logistic, dist.Cauchy, dist.StudentT)
+POSITIVE_FAMILIES = (dist.HalfNormal, dist.HalfCauchy, dist.Exponential)
+FAMILIES_WITH_QUANTILES = (dist.Uniform, dist.Gumbel, dist.Beta, dist.Pareto)
 NEEDS_TFP = (dist.Beta, dist.StudentT)
 
 D = TypeVar("D", bound=dist.Distribution)
@@ -48,7 +48,7 @@ D = TypeVar("D", bound=dist.Distribution)
 
 @dataclass(frozen=True)
 class CoordinateRule(ABC, Generic[D]):
-    """How the values of one kind of distribution are reached from coordinates.
+    """A map between coordinates and the values of one kind of distribution.
 
     `core` is the distribution inside ``expand``, ``to_event`` and ``mask``. Arrays have the leading
     dimensions of the whole site, against which the distribution broadcasts.
@@ -90,6 +90,8 @@ class Identity(SameShape[StandardNormal]):
 
 
 class LocationScale(SameShape[Any]):
+    """``loc + scale · ξ``."""
+
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
         return core.loc + core.scale * xi
 
@@ -98,6 +100,8 @@ class LocationScale(SameShape[Any]):
 
 
 class CholeskyFactor(SameShape[Any]):
+    """``loc + L ξ`` with the Cholesky factor L of the covariance."""
+
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
         return core.loc + jnp.einsum("...ij,...j->...i", core.scale_tril, xi)
 
@@ -113,8 +117,8 @@ class DecodedPrior(CoordinateRule[Prior]):
     standard_normal = True
 
     def shape(self, core: Prior, value_shape: tuple[int, ...]) -> tuple[int, ...]:
-        lead = value_shape[: len(value_shape) - core.event_dim]
-        latent = (*lead, *core.latent.event_shape)
+        batch_shape = value_shape[: len(value_shape) - core.event_dim]
+        latent = (*batch_shape, *core.latent.event_shape)
         return rule_of(core.latent).shape(unwrap(core.latent), latent)
 
     def value(self, core: Prior, xi: jax.Array) -> jax.Array:
@@ -147,27 +151,30 @@ class TransformedBase(CoordinateRule[Any]):
 
 
 class SymmetricQuantile(SameShape[Any]):
-    """By the lower tail on either side of the median, where probabilities keep their digits."""
+    """The quantile function of the lower tail, mirrored above the median.
+
+    Small probabilities keep their relative precision; those near 1 lose it.
+    """
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
         tail, kind = ndtr(-jnp.abs(xi)), type(core)
         if kind is dist.Laplace:
-            below = core.loc + core.scale * jnp.log(2 * _off_the_ends(tail))
+            below = core.loc + core.scale * jnp.log(2 * _clip_probability(tail))
         else:  # these quantile functions compute 1 - 2q
             below = core.icdf(jnp.maximum(tail, jnp.finfo(tail.dtype).eps))
         return jnp.where(xi < 0, below, 2 * core.loc - below)
 
     def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
         below = jnp.where(value < core.loc, value, 2 * core.loc - value)
-        tail = ndtri(_off_the_ends(core.cdf(below)))
+        tail = ndtri(_clip_probability(core.cdf(below)))
         return jnp.where(value < core.loc, tail, -tail)
 
 
 class SurvivalQuantile(SameShape[Any]):
-    """Distributions on the positive numbers, by their survival function P(X > x)."""
+    """Distributions on the positive numbers, by the inverse of the survival function P(X > x)."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
-        survival, kind = _off_the_ends(ndtr(-xi)), type(core)
+        survival, kind = _clip_probability(ndtr(-xi)), type(core)
         if kind is dist.Exponential:
             return -jnp.log(survival) / core.rate
         if kind is dist.HalfNormal:
@@ -182,21 +189,21 @@ class SurvivalQuantile(SameShape[Any]):
             survival = 2 * ndtr(-value / core.scale)
         else:
             survival = 2 / jnp.pi * jnp.arctan2(core.scale, value)
-        return -ndtri(_off_the_ends(survival))
+        return -ndtri(_clip_probability(survival))
 
 
 class Quantile(SameShape[Any]):
-    """By the distribution function and its inverse."""
+    """The quantile function ``F⁻¹(Φ(ξ))``."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
-        return core.icdf(_off_the_ends(ndtr(xi)))
+        return core.icdf(_clip_probability(ndtr(xi)))
 
     def coordinates(self, core: Any, value: jax.Array) -> jax.Array:
-        return ndtri(_off_the_ends(core.cdf(value)))
+        return ndtri(_clip_probability(core.cdf(value)))
 
 
 class GammaQuantile(SameShape[Any]):
-    """By our own quantile function: NumPyro's needs TensorFlow Probability."""
+    """The quantile function `gamma_value`; NumPyro's needs TensorFlow Probability."""
 
     def value(self, core: Any, xi: jax.Array) -> jax.Array:
         return gamma_value(xi, self._concentration(core, xi)) / core.rate
@@ -239,14 +246,14 @@ def has_tfp() -> bool:
     return importlib.util.find_spec("tensorflow_probability") is not None
 
 
-def _off_the_ends(probability: jax.Array) -> jax.Array:
-    """Keep a probability away from 0 and 1, by less than its rounding error."""
+def _clip_probability(probability: jax.Array) -> jax.Array:
+    """Clip a probability away from 0 and 1, by less than its rounding error."""
     finfo = jnp.finfo(probability.dtype)
     return jnp.clip(probability, finfo.eps**2, 1 - finfo.epsneg)
 
 
 def rule_of(fn: dist.Distribution, *, unconstrained: bool = False) -> CoordinateRule[Any]:
-    """The rule for a distribution, which may be expanded, masked or made an event.
+    """The rule for the distribution inside ``expand``, ``mask`` and ``to_event``.
 
     Parameters
     ----------
@@ -273,9 +280,9 @@ def rule_of(fn: dist.Distribution, *, unconstrained: bool = False) -> Coordinate
     if type(core) in NEEDS_TFP and not has_tfp():
         return Unconstrained(without_tfp=True)
     for kinds, rule in (
-        (SYMMETRIC, SymmetricQuantile),
-        (POSITIVE, SurvivalQuantile),
-        (QUANTILES, Quantile),
+        (SYMMETRIC_FAMILIES, SymmetricQuantile),
+        (POSITIVE_FAMILIES, SurvivalQuantile),
+        (FAMILIES_WITH_QUANTILES, Quantile),
     ):
         if type(core) in kinds:
             return rule()

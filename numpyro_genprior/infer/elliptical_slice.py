@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_genprior.errors import message
+from numpyro_genprior import validation
 from numpyro_genprior.infer.base_kernel import PureKernel, split_sites
 from numpyro_genprior.infer.posterior import Posterior
 
@@ -68,7 +68,7 @@ class _Proposal(NamedTuple):
 
 
 class EllipticalSlice(PureKernel):
-    """Elliptical slice sampling: no gradient, no step size, and warm-up only to forget the start.
+    """Elliptical slice sampling: no gradient, no step size, warm-up only to reach the posterior.
 
     For forward models that can be evaluated but not differentiated, such as external programs
     called through ``jax.pure_callback``. Each draw moves along the ellipse through the current
@@ -135,15 +135,7 @@ class EllipticalSlice(PureKernel):
 
     def __init__(self, model: Callable[..., Any], *, max_shrinks: int = 64) -> None:
         super().__init__(model)
-        if max_shrinks < 1:
-            raise ValueError(
-                message(
-                    "max_shrinks is too small",
-                    expected="at least 1",
-                    got=max_shrinks,
-                    remedy="leave max_shrinks at its default, or give more",
-                )
-            )
+        validation.at_least("EllipticalSlice", 1, max_shrinks=max_shrinks)
         self._max_shrinks = max_shrinks
 
     def init_state(
@@ -225,7 +217,7 @@ class EllipticalSlice(PureKernel):
 
     def get_diagnostics_str(self, state: EllipticalSliceState) -> str:
         """One line for the progress bar."""
-        text = f"{state.mean_num_shrinks + 1:.1f} evaluations a draw"
+        text = f"{state.mean_num_shrinks + 1:.1f} evaluations per draw"
         if state.num_stuck:
             text += f", {state.num_stuck} stuck"
         if state.num_nonfinite:

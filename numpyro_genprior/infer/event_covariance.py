@@ -1,4 +1,4 @@
-"""The linearised distribution of an event whose coordinates are Gaussian."""
+"""`EventCovariance`: covariance of an event, linearised in its Gaussian coordinates."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class EventCovariance:
         push = self._push
         for _ in sample_shape:
             push = jax.vmap(push)
-        moved = push(white)
-        return jnp.broadcast_to(self.mean, moved.shape) + moved
+        deviation = push(white)
+        return jnp.broadcast_to(self.mean, deviation.shape) + deviation
 
     def dense(self) -> jax.Array:
         """The matrix, of shape ``(size, size)`` over the flattened event: for small events."""

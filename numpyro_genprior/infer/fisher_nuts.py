@@ -55,7 +55,7 @@ class FisherState(NamedTuple):
 
 
 class _FisherKernel(FlatKernel):
-    """What the two kernels have in common: all but the algorithm and the trajectory's length."""
+    """Base of `FisherNUTS` and `FisherHMC`, which set the algorithm and the trajectory length."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class _FisherKernel(FlatKernel):
         return _in_site_coordinates(posterior, start, inner)
 
 
-# A state of several chains has one start for all of them.
+# In a state of several chains, `start` is shared by all of them.
 BATCHED: Any = FisherState(0, 0, None, 0)  # pyright: ignore[reportArgumentType]
 
 
@@ -165,7 +165,7 @@ def _in_site_coordinates(posterior: Posterior, start: WarmStart, inner: HMCState
     return FisherState(sites, inner, start, inner.rng_key)
 
 
-# Compiled as one program: outside of a loop each operation would be compiled by itself.
+# Compiled as one program: outside of a loop each operation would be compiled separately.
 @eqx.filter_jit
 def _draw(start: WarmStart, posterior: Posterior, key: PRNGKeyArray) -> jax.Array:
     return start.draw(posterior, key, DISPERSION)
@@ -195,13 +195,14 @@ class FisherNUTS(_FisherKernel):
         A NumPyro model; decorated with `numpyro_genprior.latent` if it has priors without an
         exact density.
     estimate
-        The result of `find_map`, for the same model. None: found when the chains start.
+        The result of `find_map`, for the same model. None: modes are searched for when the chains
+        are initialised.
     key
-        Random key of that search; the same for all chains. None: a fixed one.
+        Random key of that search, which is shared by all chains. None: a fixed one.
     rank
         Of the whitening, see `fisher_whitening`. None: dense up to 1024 coordinates.
     num_starts
-        Starts of the search.
+        Number of starts of the search.
     step_size, target_accept_prob, max_tree_depth, dense_mass, adapt_mass_matrix
         As for NumPyro's NUTS, in whitened coordinates.
 
@@ -225,8 +226,8 @@ class FisherNUTS(_FisherKernel):
     -----
     **Density** exact: the target is the posterior.
 
-    **Fails when** modes are separated: chains stay where they start, and their numbers in each mode
-    say nothing about its weight. `numpyro_genprior.diagnostics.modes` shows it, and
+    **Fails when** modes are separated: chains stay where they start, and the fraction of chains in
+    a mode says nothing about its weight. `numpyro_genprior.diagnostics.modes` shows it, and
     `ParallelTempering` samples such posteriors. If the curvature in the tails differs much from
     that at the mode, whitening helps less.
 
@@ -337,7 +338,7 @@ class FisherHMC(_FisherKernel):
         if trajectory_length is not None and num_steps is not None:
             raise ValueError(
                 message(
-                    "FisherHMC takes one length of its trajectories",
+                    "FisherHMC needs one trajectory length",
                     expected="trajectory_length or num_steps",
                     got="both",
                     remedy="give trajectory_length or num_steps, not both",

@@ -17,7 +17,7 @@ MAX_STEPS = 60
 def gamma_coordinates(x: jax.Array, concentration: jax.Array) -> jax.Array:
     """Solve ``Φ(ξ) = F(x)`` for ξ, with F the distribution function of Gamma(concentration, 1).
 
-    By the smaller of the two tails, where probabilities keep their digits.
+    Elementwise, from the smaller of the two tails, which keeps its relative precision.
     """
     lower, upper = gammainc(concentration, x), gammaincc(concentration, x)
     tiny = jnp.finfo(x.dtype).tiny
@@ -68,7 +68,7 @@ def gamma_value(xi: jax.Array, concentration: jax.Array) -> jax.Array:
         close = jnp.abs(new - t) <= 0.1 * math.sqrt(eps)
         return _Bracket(new, low, high, state.count + 1, jnp.all(close | (high - low < eps)))
 
-    start = jnp.clip(_guess(xi, concentration), floor + 1e-3, ceiling - 1e-3)
+    start = jnp.clip(_initial_log_x(xi, concentration), floor + 1e-3, ceiling - 1e-3)
     first = _Bracket(start, floor, ceiling, jnp.asarray(0), jnp.asarray(False))
     last = jax.lax.while_loop(lambda s: ~s.done & (s.count < MAX_STEPS), step, first)
     x = jnp.exp(jnp.clip(last.t, floor + 1e-3, ceiling))
@@ -92,6 +92,8 @@ gamma_value.defjvp(_derivative, symbolic_zeros=True)
 
 
 class _Bracket(NamedTuple):
+    """An iterate ``t = log x`` between `low` and `high`."""
+
     t: jax.Array
     low: jax.Array
     high: jax.Array
@@ -104,7 +106,7 @@ def _log_density(t: jax.Array, concentration: jax.Array) -> jax.Array:
     return concentration * t - jnp.exp(t) - gammaln(concentration)
 
 
-def _guess(xi: jax.Array, concentration: jax.Array) -> jax.Array:
+def _initial_log_x(xi: jax.Array, concentration: jax.Array) -> jax.Array:
     """Log of Wilson and Hilferty's cube; near 0, from the first term of F, ``x^a / Γ(a + 1)``."""
     root = 1 - 1 / (9 * concentration) + xi / (3 * jnp.sqrt(concentration))
     cube = jnp.log(concentration) + 3 * jnp.log(jnp.maximum(root, 0.1))

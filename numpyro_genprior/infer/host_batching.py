@@ -1,4 +1,4 @@
-"""Many draws in batches of one size: computed on the device, kept on the host."""
+"""Compute many draws in batches of equal size on the device; collect them on the host."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ ArrayT = TypeVar("ArrayT", jax.Array, np.ndarray)
 
 
 class Batch(NamedTuple):
-    """Rows `start` to `stop` of some arrays, padded to `size` rows so that one program serves all.
+    """Rows `start` to `stop` of some arrays, padded to `size` rows, so that one program serves all.
 
-    A last batch that is short repeats its rows.
+    A last batch that is too short is padded by repeating its rows.
     """
 
     start: int
@@ -53,7 +53,7 @@ def batches(number: int, size: int) -> Iterator[Batch]:
 
 
 def draws_per_batch(caller: str, batch_size: int | None, elements: int) -> int:
-    """The batch size that was asked for, or the number of draws of `elements` numbers that fit.
+    """`batch_size`, or if it is None the number of draws of `elements` numbers that fit.
 
     Raises
     ------
@@ -115,8 +115,8 @@ def host_values(posterior: Posterior, xi: jax.Array | np.ndarray) -> dict[str, n
     Returns
     -------
     dict
-        For each site an array of shape ``(draws, *site_shape)``. All draws of a large event are
-        never on the device together.
+        For each site an array of shape ``(draws, *site_shape)``. The
+        draws of a large event are never on the device all together.
     """
     number = xi.shape[0]
     shapes = jax.eval_shape(posterior.values, jax.ShapeDtypeStruct((posterior.size,), xi.dtype))

@@ -1,4 +1,4 @@
-"""Where chains of `FisherNUTS` start, and the map that whitens their coordinates."""
+"""Starting points for chains of `FisherNUTS`, and the map that whitens their coordinates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpyro.distributions.transforms import Transform
 
 from numpyro_genprior.infer.initial_points import draw_starts
 from numpyro_genprior.infer.map import summarise
-from numpyro_genprior.infer.map_result import CLOSE, MAPEstimate
+from numpyro_genprior.infer.map_result import MAX_COMPETING_GAP, MAPEstimate
 from numpyro_genprior.infer.optimize.minimise import default_solver, lowest, minimise
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.infer.whitening import fisher_whitening
@@ -65,10 +65,10 @@ def find_warm_start(
         key = jax.random.key(0) if key is None else key
         return _find(posterior, key, num_starts, rank)[0], None
     with jax.ensure_compile_time_eval():
-        key = jax.random.key(0) if key is None else key  # made here: outside, a tracer
-        start, drawn, minima = _find(posterior, key, num_starts, rank)
+        key = jax.random.key(0) if key is None else key  # a tracer if made outside
+        start, starts, minima = _find(posterior, key, num_starts, rank)
         solver = default_solver(posterior, atol=TOLERANCE)
-        estimate = summarise(posterior, drawn, minima, solver, REMEDY)
+        estimate = summarise(posterior, starts, minima, solver, REMEDY)
     return start, estimate
 
 
@@ -81,10 +81,10 @@ def _find(posterior: Posterior, key: PRNGKeyArray, num_starts: int, rank: int | 
 
 
 def from_estimate(estimate: MAPEstimate, posterior: Posterior, *, rank: int | None) -> WarmStart:
-    """Modes that `find_map` found, each once, and the whitening at the best one."""
+    """The distinct modes that `find_map` found, and the whitening at the best one."""
     modes = [mode.xi for mode in estimate.modes]
     energies = np.array([mode.energy for mode in estimate.modes])
-    return _jitted(posterior, jnp.stack(modes), jnp.asarray(energies, modes[0].dtype), rank)
+    return _jit_warm_start(posterior, jnp.stack(modes), jnp.asarray(energies, modes[0].dtype), rank)
 
 
 def _warm_start(
@@ -95,9 +95,9 @@ def _warm_start(
 ) -> WarmStart:
     energy = jnp.where(jnp.isfinite(energy), energy, jnp.inf)
     best = lowest(energy)
-    near = energy <= energy[best] + CLOSE
+    near = energy <= energy[best] + MAX_COMPETING_GAP
     transform, _ = fisher_whitening(posterior, xi[best], rank=rank)
     return WarmStart(xi, near / jnp.sum(near), transform)
 
 
-_jitted = eqx.filter_jit(_warm_start)
+_jit_warm_start = eqx.filter_jit(_warm_start)

@@ -33,8 +33,8 @@ Params = Mapping[str, jax.Array] | None
 class AutoFisherLaplace(AutoContinuous):
     """Laplace approximation with the Fisher information in place of the Hessian.
 
-    Under SVI it is a point, as NumPyro's ``AutoLaplaceApproximation``, and finds the mode of the
-    posterior in unconstrained coordinates u; for a latent under ``ngp.latent`` these are the
+    Under SVI the guide is a point, as in NumPyro's ``AutoLaplaceApproximation``, and finds the mode
+    of the posterior in unconstrained coordinates u; for a latent under ``ngp.latent`` these are the
     latent itself. At the mode the guide is the Gaussian with precision ``B + JᵀJ``: B is minus
     the Hessian of the log prior (the identity for latents of priors, elsewhere clamped to be
     positive), J the whitened Jacobian of the likelihood's parameters.
@@ -69,8 +69,8 @@ class AutoFisherLaplace(AutoContinuous):
     -----
     **Density** exact, of the Gaussian: ``N(u; û, (B + JᵀJ)⁻¹)``. Where the likelihood's parameters
     are linear in u and the prior is Gaussian, it is the posterior. Elsewhere the precision is
-    that of the Gauss-Newton approximation, positive definite everywhere. J is never squared
-    (dense), or never formed (low rank).
+    that of the Gauss-Newton approximation, positive definite everywhere. The dense form
+    does not square a J that fits into memory; the low-rank one does not form J.
 
     **Fails when** the posterior has several modes (it knows one: see `find_map`) or is far from
     Gaussian: compare with NUTS.
@@ -116,8 +116,8 @@ class AutoFisherLaplace(AutoContinuous):
     ) -> AutoFisherLaplace:
         """The guide at the best mode that `find_map` found.
 
-        If a site's standard normal coordinates are not NumPyro's unconstrained ones, the mode is
-        another one, and the estimate is where the search for it starts.
+        If a site's standard normal coordinates are not NumPyro's unconstrained ones, the two
+        densities have different modes, and the guide's is searched for from the estimate.
 
         Parameters
         ----------
@@ -134,8 +134,7 @@ class AutoFisherLaplace(AutoContinuous):
         posterior = estimate.posterior
         guide = cls(posterior.model, rank=rank, prefix=prefix)
         args, kwargs = posterior.arguments
-        with numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=0):
-            guide._setup_prototype(*args, **kwargs)
+        guide.set_up(*args, **kwargs)
         xi = guide.posterior.coordinates(estimate.values)
         if not np.array_equal(guide.posterior.standard_normal, posterior.standard_normal):
             xi = jax.jit(minimise)(guide.posterior, xi[None]).xi[0]
@@ -146,14 +145,21 @@ class AutoFisherLaplace(AutoContinuous):
         """The guide's parameters at coordinates of its `posterior`."""
         return {f"{self.prefix}_loc": xi[..., self._order]}
 
+    def set_up(self, *args: Any, **kwargs: Any) -> None:
+        """Read the model given its arguments, as the first call of the guide does."""
+        with numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=0):
+            self._setup_prototype(*args, **kwargs)
+
     # ---- NumPyro's interface ---------------------------------------------------------------------
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         self.posterior = Posterior(self.model, args, kwargs, unconstrained=True)
-        order = {place.name: place for place in self.posterior.layout.slices}
-        index = [np.arange(order[name].start, order[name].stop) for name in self._init_locs]
-        self._order = np.concatenate(index)  # guide's coordinates among the posterior's
+        layout = self.posterior.layout
+        index = [np.arange(layout[name].start, layout[name].stop) for name in self._init_locs]
+        self._order = np.concatenate(
+            index
+        )  # positions of the guide's coordinates in the posterior's
 
     def _to_posterior(self, loc: jax.Array) -> jax.Array:
         return loc[..., np.argsort(self._order)]
@@ -183,14 +189,14 @@ class AutoFisherLaplace(AutoContinuous):
         xi = self._to_posterior(self._loc(params))
         transform, spectrum, excess = _whiten_at(self.posterior, xi, rank=self.rank)
         if not isinstance(excess, Tracer):
-            self._warn(spectrum, float(excess), mapped=params is None)
+            self._warn(spectrum, float(excess), is_from_map=params is None)
         return _reorder(transform, self._order), spectrum
 
-    def _warn(self, spectrum: Spectrum, excess: float, *, mapped: bool) -> None:
+    def _warn(self, spectrum: Spectrum, excess: float, *, is_from_map: bool) -> None:
         if not excess < 0.1:
             remedy = (
                 "Run SVI for longer, or start from find_map by from_map."
-                if not mapped
+                if not is_from_map
                 else "find_map ended there: before convergence (print its result), at a kink of a "
                 "piecewise linear network (ReLU), where the gradient jumps, or where a scale tends "
                 "to 0. Give find_map more steps in the first case; in the others the curvature at "
@@ -240,16 +246,16 @@ class AutoFisherLaplace(AutoContinuous):
         """Draws of all sites; events by the model itself, not its linearisation."""
         transform = self.get_transform(params)
         white = jax.random.normal(rng_key, (*sample_shape, self.latent_dim))
-        with jax.numpy_rank_promotion("allow"):  # LowerCholeskyAffine's own
+        with jax.numpy_rank_promotion("allow"):  # LowerCholeskyAffine relies on it
             latent = transform(white)
-        return self._unpack_and_constrain(latent, self._all(params))
+        return self._unpack_and_constrain(latent, self._params_or_default(params))
 
-    def _all(self, params: Params) -> Any:
+    def _params_or_default(self, params: Params) -> Any:
         return self.params if params is None else params
 
     def median(self, params: Params = None) -> dict[str, jax.Array]:
         """All sites at the mode; for latents this is their median."""
-        return self._unpack_and_constrain(self._loc(params), self._all(params))
+        return self._unpack_and_constrain(self._loc(params), self._params_or_default(params))
 
     def quantiles(
         self,
@@ -266,10 +272,10 @@ class AutoFisherLaplace(AutoContinuous):
         else:
             scale = jnp.sqrt(transform.variance())
         deviation = jax.scipy.special.ndtri(jnp.asarray(quantiles, scale.dtype))
-        moved = jnp.multiply.outer(deviation, scale)
-        latent = jnp.broadcast_to(transform.loc, moved.shape) + moved
-        every = self._unpack_and_constrain(latent, self._all(params))
-        return {name: value for name, value in every.items() if name in self._init_locs}
+        shift = jnp.multiply.outer(deviation, scale)
+        latent = jnp.broadcast_to(transform.loc, shift.shape) + shift
+        values = self._unpack_and_constrain(latent, self._params_or_default(params))
+        return {name: value for name, value in values.items() if name in self._init_locs}
 
     # ---- in addition to NumPyro's interface ------------------------------------------------------
 
@@ -278,7 +284,7 @@ class AutoFisherLaplace(AutoContinuous):
 
         Exact if the posterior is Gaussian; otherwise the contribution of one mode. For a low rank,
         the contribution to log|C| of the discarded eigenvalues is known within bounds
-        (`Spectrum`): the middle is taken, with a warning if that may be wrong by more than half a
+        (`Spectrum`): the middle is used, with a warning if it may be wrong by more than half a
         nat.
         """
         xi = self._to_posterior(self._loc(params))
@@ -290,7 +296,7 @@ class AutoFisherLaplace(AutoContinuous):
         if not isinstance(error, Tracer) and not error <= 0.5:
             warnings.warn(
                 f"The log evidence of AutoFisherLaplace may be wrong by {float(error):.2g} nats, "
-                f"for eigenvalues beyond rank {len(spectrum.eigenvalues)} sum to "
+                f"because the eigenvalues beyond rank {len(spectrum.eigenvalues)} sum to "
                 f"{float(spectrum.trace_discarded):.3g}. Raise rank.",
                 stacklevel=2,
             )
@@ -298,7 +304,7 @@ class AutoFisherLaplace(AutoContinuous):
         return log_joint + 0.5 * self.latent_dim * math.log(2 * math.pi) + half_log_det
 
     def event_covariance(self, site: str, params: Params = None) -> EventCovariance:
-        """Linearised covariance J_g C J_gᵀ of one site (an event, say), as an operator.
+        """Linearised covariance J_g C J_gᵀ of one site, e.g. an event, as an operator.
 
         Parameters
         ----------
@@ -306,6 +312,11 @@ class AutoFisherLaplace(AutoContinuous):
             Name of a latent or deterministic site.
         params
             The guide's parameters; None after `from_map`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such site.
         """
         loc = self._loc(params)
 
@@ -314,7 +325,7 @@ class AutoFisherLaplace(AutoContinuous):
             if site not in values:
                 raise ValueError(
                     message(
-                        f"There is no site {site!r} to take the covariance of",
+                        f"There is no site {site!r} whose covariance could be computed",
                         expected=f"one of {sorted(values)}",
                         remedy="an event is recorded under ngp.latent with record=True",
                     )
@@ -342,8 +353,8 @@ def _reorder(
         return transform
     if isinstance(transform, LowRankAffine):
         others = np.flatnonzero(np.isin(order, transform.others))
-        moved = np.searchsorted(transform.others, order[others])
-        tril = transform.tril[np.ix_(moved, moved)]
+        index = np.searchsorted(transform.others, order[others])
+        tril = transform.tril[np.ix_(index, index)]
         return LowRankAffine(
             transform.loc[order],
             transform.basis[order],

@@ -1,4 +1,4 @@
-"""Where each latent site of a model lies in one flat coordinate array."""
+"""The layout of a model's latent sites in one flat coordinate array."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class SiteSlice:
         return self.stop - self.start
 
     def take(self, flat: jax.Array) -> jax.Array:
-        """The site's coordinates out of a flat array (leading dimensions are kept)."""
+        """The site's coordinates, of shape ``(..., *shape)``, in a flat array ``(..., size)``."""
         return flat[..., self.start : self.stop].reshape(flat.shape[:-1] + self.shape)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The slices of the latent sites of a model, in model order, and what the model's sites are."""
+    """The slices of the latent sites of a model, in model order, and all sites of the model."""
 
     slices: tuple[SiteSlice, ...]
     sites: ModelSites

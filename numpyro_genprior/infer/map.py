@@ -22,7 +22,7 @@ from numpyro_genprior.infer.optimize.minimiser import AbstractModeFinder
 from numpyro_genprior.infer.optimize.residuals import check_residuals
 from numpyro_genprior.infer.posterior import Posterior, site_values
 
-STEPS_AT_ONCE = 5  # in one compiled loop, between two updates of the progress bar
+STEPS_PER_UPDATE = 5  # in one compiled loop, between two updates of the progress bar
 
 
 def find_map(
@@ -36,7 +36,7 @@ def find_map(
     progress_bar: bool = True,
     **kwargs: Any,
 ) -> MAPEstimate:
-    """Find the modes of a model's posterior, from prior draws as starts, all at once.
+    """Find the modes of a model's posterior, by minimisations that start from prior draws.
 
     The mode is that of the density of standard normal coordinates ξ (see
     `numpyro_genprior.infer.coordinates`): under a decoder the mode in latent space, ``argmin
@@ -50,10 +50,10 @@ def find_map(
     key
         Random key, for the starts.
     args, kwargs
-        The model's arguments. Keywords of the names below do not reach it.
+        The model's arguments. Keywords of the names below are not passed to it.
     num_starts
         Number of starts. Where a `VAEPrior` among the arguments has an encoder, and the data have
-        the shape of its event, the first start is the encoder's guess.
+        the shape of its event, the first start is the encoder's output.
     solver
         How the energy, minus the log joint density, is minimised, and how precisely:
         `LevenbergMarquardt`, `LBFGS` (both with a tolerance of 1e-3 nats by default), any minimiser
@@ -68,7 +68,7 @@ def find_map(
         Use NumPyro's unconstrained coordinates for sites that are not `StandardNormal`, as its
         autoguides do. This moves the modes.
     progress_bar
-        Show one while it runs (not for optimistix's solvers).
+        Whether to show a progress bar (not for optimistix's solvers).
 
     Returns
     -------
@@ -95,10 +95,10 @@ def find_map(
     -----
     Two starts found one mode if the energy on the line between their ends rises by no more than
     2 nats above the higher end, see `numpyro_genprior.infer.mode_clustering`. Starts that did not
-    converge count for no mode, unless one of them is the lowest of all.
+    converge are not assigned to a mode, unless one of them is the lowest of all.
 
     **Fails when** there are many more modes than starts: the best may be missing. The mode of a
-    posterior in many dimensions is no typical draw, and says nothing of uncertainty.
+    posterior in many dimensions is not a typical draw, and says nothing about uncertainty.
 
     References
     ----------
@@ -135,28 +135,34 @@ def find_map(
         solver = minimise.default_solver(posterior)
     if isinstance(solver, optimistix.AbstractLeastSquaresSolver):
         check_residuals(posterior)
-    drawn = _draw(posterior, key, num_starts)
+    draws = _draw(posterior, key, num_starts)
     if isinstance(solver, AbstractModeFinder):
-        found = _minimise(posterior, drawn[0], solver, max_steps, progress_bar)
+        found = _minimise(posterior, draws[0], solver, max_steps, progress_bar)
     else:
-        found = _minimise_at_once(posterior, drawn[0], solver, max_steps=max_steps)
+        found = _minimise_at_once(posterior, draws[0], solver, max_steps=max_steps)
     remedy = "pass a larger max_steps, or a solver with a larger tolerance"
-    return summarise(posterior, drawn, found, solver, remedy)
+    return summarise(posterior, draws, found, solver, remedy)
 
 
 def summarise(
     posterior: Posterior,
-    drawn: tuple[jax.Array, int],
+    draws: tuple[jax.Array, int],
     minima: minimise.Minima,
     solver: minimise.Solver,
     remedy: str,
 ) -> MAPEstimate:
-    """Distinct modes among the ends of minimisations; warns of what casts doubt on them.
+    """Group the ends of minimisations into distinct modes, and issue the estimate's warnings.
 
-    `drawn` and `minima` are what `draw_starts` and `minimise` returned; `remedy` says how a user
-    gives minimisations more steps.
+    Parameters
+    ----------
+    posterior, solver
+        The posterior, and the solver that was used.
+    draws, minima
+        What `draw_starts` and `minimise` returned.
+    remedy
+        How a user can give minimisations more steps, for the warnings.
     """
-    initial, num_encoded = drawn
+    initial, num_encoded = draws
     starts = Starts(
         initial=initial,
         xi=minima.xi,
@@ -167,7 +173,7 @@ def summarise(
         num_encoded=int(num_encoded),
         reasons=_reasons(minima),
     )
-    _refuse_nowhere(starts)
+    _require_finite_energy(starts)
     estimate = MAPEstimate(posterior, _modes(posterior, starts), starts, solver, remedy)
     for category, warning in estimate.categorised_warnings():
         warnings.warn(warning, category, stacklevel=3)
@@ -196,7 +202,7 @@ def _minimise(
                 energy=f"{np.min(energy, where=np.isfinite(energy), initial=np.inf):.2f}",
                 active=active,
             )
-            num_steps = min(STEPS_AT_ONCE, max_steps - done)
+            num_steps = min(STEPS_PER_UPDATE, max_steps - done)
             iteration = _advance(posterior, iteration, solver, np.asarray(num_steps))
             done += num_steps
             bar.update(num_steps)
@@ -224,7 +230,7 @@ def _modes(posterior: Posterior, starts: Starts) -> tuple[Mode, ...]:
     return tuple(modes)
 
 
-def _refuse_nowhere(starts: Starts) -> None:
+def _require_finite_energy(starts: Starts) -> None:
     if not starts.finite.any():
         raise ValueError(
             message(

@@ -1,4 +1,4 @@
-"""`MAPEstimate`: the modes that `find_map` found, the starts, and what they mean."""
+"""`MAPEstimate`: the modes that `find_map` found, and the ends of all its starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-CLOSE = 3.0  # nats within which another mode matters
+MAX_COMPETING_GAP = 3.0  # nats above the best mode, up to which another mode matters
 MAX_LISTED = 6  # modes that are printed
 
 
@@ -43,7 +43,7 @@ class Starts:
     num_steps
         Steps of each.
     num_encoded
-        How many, the first ones, began at an encoder's guess and not at a prior draw.
+        Number of starts, the first in order, that began at an encoding of the data.
     reasons
         Why each stopped, in optimistix's words; empty for those that converged.
     """
@@ -70,13 +70,13 @@ class Starts:
 
     @property
     def diverged(self) -> np.ndarray:
-        """Whether the solver took each to a place where the energy is not finite."""
+        """Whether each was moved to a point where the energy is not finite."""
         return ~self.finite & (np.asarray(self.xi) != np.asarray(self.initial)).any(-1)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class MAPEstimate(Result):
-    """The modes that `find_map` found. Print it to read what they mean.
+    """The modes that `find_map` found. Print it for the findings in sentences.
 
     Attributes
     ----------
@@ -87,14 +87,14 @@ class MAPEstimate(Result):
     starts
         The end of each start.
     solver
-        What minimised the energy.
+        The solver that minimised the energy.
     """
 
     posterior: Posterior
     modes: tuple[Mode, ...]
     starts: Starts
     solver: Solver
-    _longer: str  # how to give minimisations more steps
+    _remedy: str  # how to give minimisations more steps
 
     @property
     def xi(self) -> jax.Array:
@@ -114,7 +114,7 @@ class MAPEstimate(Result):
     @property
     def close(self) -> tuple[Mode, ...]:
         """Modes within 3 nats of the best, the best included."""
-        return tuple(m for m in self.modes if m.energy - self.energy <= CLOSE)
+        return tuple(m for m in self.modes if m.energy - self.energy <= MAX_COMPETING_GAP)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -130,25 +130,25 @@ class MAPEstimate(Result):
         return found
 
     def _failures(self) -> list[str]:
-        starts, of = self.starts, f"of {len(self.starts)} starts"
+        starts, total = self.starts, f"of {len(self.starts)} starts"
         found = []
         failed = starts.finite & ~starts.converged
         reasons = {starts.reasons[i] for i in np.flatnonzero(failed)}
         for reason in sorted(reasons):
             same = failed & np.array([other == reason for other in starts.reasons])
             steps = int(starts.num_steps[same].max())
-            what = f"{int(same.sum())} {of} did not converge in {number(steps, 'step')}"
+            what = f"{int(same.sum())} {total} did not converge in {number(steps, 'step')}"
             if "maximum number of steps" not in reason:
                 what += f" ({reason.strip().rstrip('.')})"
-            found.append(message(what, remedy=self._longer))
-        began = int((~starts.finite & ~starts.diverged).sum())
-        if began:
-            what = f"{began} {of} have an energy that is not finite, and were left out"
+            found.append(message(what, remedy=self._remedy))
+        num_began = int((~starts.finite & ~starts.diverged).sum())
+        if num_began:
+            what = f"{num_began} {total} have an energy that is not finite, and were left out"
             remedy = "look for parameters whose likelihood overflows at draws from the prior"
             found.append(message(what, remedy=remedy))
         diverged = int(starts.diverged.sum())
         if diverged:
-            what = f"{diverged} {of} diverged: the solver took them where the energy is not finite"
+            what = f"{diverged} {total} diverged: the solver ended where the energy is not finite"
             remedy = "use a solver with damping or a line search, e.g. solver=ngp.infer.LBFGS()"
             found.append(message(what, remedy=remedy))
         return found
@@ -159,8 +159,8 @@ class MAPEstimate(Result):
         more = "" if len(close) <= MAX_LISTED else f" and {len(close) - MAX_LISTED} more"
         return message(
             f"{len(close)} distinct modes lie within 3 nats: energies {', '.join(listed)}{more}",
-            remedy="do not take one of them for the answer: sample with ParallelTempering or SMC, "
-            "which weigh modes by their probability, or add data that tell them apart",
+            remedy="do not report one of them as the answer: sample with ParallelTempering or SMC, "
+            "which weight modes by their probability, or add data that distinguish them",
         )
 
     def __repr__(self) -> str:
@@ -202,9 +202,9 @@ class MAPEstimate(Result):
 
     def _caveats(self) -> list[str]:
         starts, found = self.starts, []
-        began = int((~starts.finite & ~starts.diverged).sum())
-        if began:
-            found.append(f"{began} began where the energy is not finite.")
+        num_began = int((~starts.finite & ~starts.diverged).sum())
+        if num_began:
+            found.append(f"{num_began} began where the energy is not finite.")
         if starts.diverged.any():
             found.append(f"{int(starts.diverged.sum())} diverged.")
         stuck = int((starts.converged & (starts.gap > 1.0)).sum())
@@ -213,7 +213,7 @@ class MAPEstimate(Result):
                 f"{stuck} stopped where the energy fell no further though its gradient is not 0: "
                 "at a kink of a piecewise linear network (ReLU), or in a minimum narrower than "
                 "floating-point resolution (does a scale in .values tend to 0?). Curvature there "
-                "says little."
+                "is uninformative."
             )
         others = self.posterior.layout.not_standard_normal
         found.append(
@@ -251,6 +251,6 @@ class MAPEstimate(Result):
         )
 
 
-def number(number: int, what: str) -> str:
+def number(count: int, what: str) -> str:
     """A number with its noun, in the plural unless it is 1."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
+    return f"{count} {what}" + ("" if count == 1 else "s")

@@ -1,4 +1,4 @@
-"""`MCMCMethod` and `SVIMethod`: how to infer, as values that diagnostics take."""
+"""`MCMCMethod` and `SVIMethod`: inference methods with their settings, run by diagnostics."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import optax
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.optim import optax_to_numpyro
 
+from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.initial_points import draw_starts
 from numpyro_genprior.infer.laplace import AutoFisherLaplace
@@ -47,7 +47,7 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class MCMCMethod:
-    """Inference by Markov chain Monte Carlo. The counts mean what they mean in NumPyro's `MCMC`.
+    """Inference by Markov chain Monte Carlo, with counts as in NumPyro's `MCMC`.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class MCMCMethod:
     num_chains
         Number of chains, which run side by side (vectorised).
     thinning
-        Keep every so many-th draw; each chain keeps ``num_samples // thinning`` draws.
+        Keep every `thinning`-th draw: each chain keeps ``num_samples // thinning`` draws.
 
     Raises
     ------
@@ -279,8 +279,7 @@ Method = MCMCMethod | SVIMethod
 def _fit_at_mode(
     guide: AutoFisherLaplace, key: jax.Array, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, jax.Array]:
-    with numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=0):
-        guide._setup_prototype(*args, **kwargs)
+    guide.set_up(*args, **kwargs)
     starts, _ = draw_starts(guide.posterior, key, NUM_STARTS)
     minima = minimise(guide.posterior, starts)
     return guide.params_at(minima.xi[minima.best])
@@ -298,12 +297,4 @@ def _check_counts(method: Method, **minima: int) -> None:
                     remedy=f"leave {name} at its default",
                 )
             )
-        if count < minimum:
-            raise ValueError(
-                message(
-                    f"{type(method).__name__}: {name} is too small",
-                    expected=f"at least {minimum}",
-                    got=count,
-                    remedy=f"leave {name} at its default",
-                )
-            )
+        validation.at_least(type(method).__name__, minimum, **{name: int(count)})

@@ -1,4 +1,4 @@
-"""Which minimisations found the same mode: those with no barrier between them."""
+"""Group minimisations by mode: two found the same one if no barrier separates them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpyro_genprior.infer.posterior import Posterior
 
 MAX_BARRIER = 2.0  # nats, within one mode
-NUM_POINTS = 15  # at which the energy is evaluated, between two ends
+NUM_POINTS = 15  # between two ends, at which the energy is evaluated
 
 
 @dataclass(frozen=True, eq=False)

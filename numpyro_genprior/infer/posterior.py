@@ -30,7 +30,7 @@ MIN_PRECISION = 1e-6  # of the prior, for a coordinate that is not standard norm
 class Posterior(eqx.Module):
     """The posterior of a NumPyro model on flat coordinates ξ, with ξ ~ N(0, I) under the prior.
 
-    Everything in `numpyro_genprior.infer` stands on this object. It is a pytree whose leaves are
+    Everything in `numpyro_genprior.infer` is built on this object. It is a pytree whose leaves are
     the arrays among the model's arguments (weights of priors, data), and its methods are pure
     functions of one flat coordinate array: use ``jax.jit``, ``jax.vmap``, ``jax.grad`` on them,
     or on the object.
@@ -99,12 +99,12 @@ class Posterior(eqx.Module):
 
     @property
     def layout(self) -> Layout:
-        """Where each latent site lies in the flat array."""
+        """The slice of each latent site in the flat array."""
         return self._static.value[3]
 
     @property
     def sites(self) -> ModelSites:
-        """What the sites of the model are."""
+        """The sites of the model."""
         return self.layout.sites
 
     @property
@@ -135,7 +135,7 @@ class Posterior(eqx.Module):
         Raises
         ------
         ValueError
-            If there is such a site. The message names it.
+            If there is one; the message names it.
         """
         others = [p for p in self.layout.slices if not p.rule.standard_normal]
         if others:
@@ -241,8 +241,8 @@ class Posterior(eqx.Module):
     def whitened(self, xi: jax.Array) -> jax.Array:
         """Likelihood parameters θ(ξ), whitened by their Fisher information F at `xi`.
 
-        The Jacobian of this function at `xi` is ``F^(1/2) ∂θ/∂ξ``; its value has no meaning of its
-        own. See `numpyro_genprior.infer.fisher`.
+        The Jacobian of this function at `xi` is ``F^(1/2) ∂θ/∂ξ``; its value by
+        itself has no meaning. See `numpyro_genprior.infer.fisher`.
 
         Returns
         -------
@@ -269,7 +269,7 @@ class Posterior(eqx.Module):
         -------
         jax.Array
             Of shape ``(k, k)`` for the k coordinates that are not standard normal (for these it
-            is the identity), or its diagonal ``(k,)`` when k is above 256.
+            is the identity), or its diagonal ``(k,)`` if k is above 256.
         """
         index = np.flatnonzero(~self.standard_normal)
 
@@ -280,11 +280,13 @@ class Posterior(eqx.Module):
         if len(index) > MAX_DENSE_METRIC:
             gradient = jax.grad(log_prior)
 
-            def second(i: jax.Array) -> jax.Array:
+            def second_derivative(i: jax.Array) -> jax.Array:
                 unit = jnp.zeros_like(part).at[i].set(1)
                 return jax.jvp(gradient, (part,), (unit,))[1][i]
 
-            return jnp.maximum(-jax.lax.map(second, jnp.arange(len(index))), MIN_PRECISION)
+            return jnp.maximum(
+                -jax.lax.map(second_derivative, jnp.arange(len(index))), MIN_PRECISION
+            )
         eigenvalues, vectors = jnp.linalg.eigh(-jax.hessian(log_prior)(part))
         return (vectors * jnp.maximum(eigenvalues, MIN_PRECISION)[None, :]) @ vectors.T
 
@@ -316,10 +318,10 @@ class Posterior(eqx.Module):
             part = layout[site["name"]]
             if only_standard and not part.rule.standard_normal:
                 return None
-            own, core = part.take(xi), unwrap(site["fn"])
+            site_xi, core = part.take(xi), unwrap(site["fn"])
             step = site["infer"].get("_scan_current_index")
             with jax.numpy_rank_promotion("allow"):  # NumPyro's distributions rely on it
-                return part.rule.value(core, own if step is None else own[step])
+                return part.rule.value(core, site_xi if step is None else site_xi[step])
 
         return self._run(numpyro.handlers.substitute(self.model, substitute_fn=value), key)
 
@@ -339,7 +341,7 @@ class Posterior(eqx.Module):
 
 
 class Linearised:
-    """A posterior at one point: J = F^(1/2) ∂θ/∂ξ and the metric, matrix-free.
+    """A posterior linearised at one point: J = F^(1/2) ∂θ/∂ξ and the metric, matrix-free.
 
     The metric is ``prior precision + JᵀJ``: the identity plus the Fisher information, where all
     coordinates are standard normal. The model is linearised once; a product with the metric then

@@ -40,10 +40,10 @@ class Spectrum(NamedTuple):
     def log_det_discarded(self, size: int) -> tuple[jax.Array, jax.Array]:
         """Bounds of ``Σ log(1 + λ)`` over the discarded eigenvalues, of `size` in all.
 
-        With their sum t, their largest L and their number m, ``t log(1 + L) / L`` (the chord of a
+        With their sum t, largest value L and number m, ``t log(1 + L) / L`` (the chord of a
         concave function) and ``m log(1 + t / m)`` (Jensen). The sum is an estimate from w normal
-        probes, of variance ``2 Σ λ² / w ≤ 2 L t / w`` (Hutchinson): the bounds are those of
-        t less, and more, two standard errors.
+        probes, of variance ``2 Σ λ² / w ≤ 2 L t / w`` (Hutchinson): the bounds are
+        evaluated at t minus and plus two standard errors.
         """
         largest, trace = self.largest_discarded, self.trace_discarded
         rank = len(self.eigenvalues)
@@ -166,7 +166,7 @@ def fisher_whitening(
     Parameters
     ----------
     posterior, xi
-        The metric is ``prior precision + JᵀJ`` of `posterior` at `xi`, the map's location too.
+        The metric is ``prior precision + JᵀJ`` of `posterior` at `xi`, and `xi` the map's location.
     rank
         Number of directions. None: all of them (a dense map) up to 1024 coordinates, 128 beyond.
 
@@ -179,49 +179,50 @@ def fisher_whitening(
 
     Notes
     -----
-    Dense: with ``[B^(1/2); J] = Q R``, the covariance is ``R⁻¹ R⁻ᵀ``; J is never squared, which
-    would lose half of the digits. Low rank: randomized subspace iteration (Halko, Martinsson,
-    Tropp, SIAM Review 2011, algorithm 4.4) on ``B^(-1/2) JᵀJ B^(-1/2)``, B the prior precision.
+    Dense: with ``[B^(1/2); J] = Q R``, the covariance is ``R⁻¹ R⁻ᵀ``; J is not squared, which
+    would lose half of the digits, unless it is too large to form. Low rank: randomized subspace
+    iteration (Halko, Martinsson, Tropp, SIAM Review 2011, algorithm 4.4) on
+    ``B^(-1/2) JᵀJ B^(-1/2)``, B the prior precision.
 
     **Fails when** the spectrum falls slowly beyond `rank`: see `Spectrum`.
     """
-    at = posterior.linearise(xi)
+    linearised = posterior.linearise(xi)
     if rank is None and posterior.size <= MAX_DENSE_COVARIANCE:
-        return _dense(at)
-    return _low_rank(at, min(posterior.size, DEFAULT_RANK if rank is None else rank))
+        return _dense(linearised)
+    return _low_rank(linearised, min(posterior.size, DEFAULT_RANK if rank is None else rank))
 
 
-def _dense(at: Linearised) -> tuple[LowerCholeskyAffine, Spectrum]:
-    size = at.posterior.size
-    root = _prior_root(at)
-    unit = jnp.eye(size, dtype=at.xi.dtype)
-    if size * at.num_rows <= MAX_JACOBIAN:
-        jacobian = jax.vmap(at.matvec, out_axes=1)(unit)
+def _dense(linearised: Linearised) -> tuple[LowerCholeskyAffine, Spectrum]:
+    size = linearised.posterior.size
+    root = _prior_root(linearised)
+    unit = jnp.eye(size, dtype=linearised.xi.dtype)
+    if size * linearised.num_rows <= MAX_JACOBIAN:
+        jacobian = jax.vmap(linearised.matvec, out_axes=1)(unit)
     else:
-        gram = jax.lax.map(at.fisher, unit)
+        gram = jax.lax.map(linearised.fisher, unit)
         eigenvalues, vectors = jnp.linalg.eigh(0.5 * (gram + gram.T))
         scale = jnp.sqrt(jnp.maximum(eigenvalues, 0))
         jacobian = jnp.broadcast_to(scale[:, None], (size, size)) * vectors.T
-    # the lower triangle of the covariance comes from the columns in reverse order
+    # Reversing the columns makes the triangular factor of the covariance a lower one.
     upper = jnp.linalg.qr(jnp.concatenate([root, jacobian])[:, ::-1], mode="r")
     tril = solve_triangular(upper, unit)[::-1, ::-1]
     sign = jnp.where(jnp.diagonal(tril) < 0, -1.0, 1.0).astype(tril.dtype)
     tril = jnp.tril(tril * jnp.broadcast_to(sign, tril.shape))
-    whitened = jacobian @ _inverse_root(at)
+    whitened = jacobian @ _inverse_root(linearised)
     eigenvalues = jnp.linalg.svd(whitened, compute_uv=False) ** 2
     eigenvalues = jnp.pad(eigenvalues, (0, max(0, size - eigenvalues.shape[0])))
-    zero = jnp.zeros((), at.xi.dtype)
-    return LowerCholeskyAffine(at.xi, tril), Spectrum(eigenvalues, zero, zero)
+    zero = jnp.zeros((), linearised.xi.dtype)
+    return LowerCholeskyAffine(linearised.xi, tril), Spectrum(eigenvalues, zero, zero)
 
 
-def _low_rank(at: Linearised, rank: int) -> tuple[LowRankAffine, Spectrum]:
-    size, dtype = at.posterior.size, at.xi.dtype
-    identity = prior_affine(at)
+def _low_rank(linearised: Linearised, rank: int) -> tuple[LowRankAffine, Spectrum]:
+    size, dtype = linearised.posterior.size, linearised.xi.dtype
+    prior_map = prior_affine(linearised)
 
     def push(v: jax.Array) -> jax.Array:
-        return at.matvec(identity(v))
+        return linearised.matvec(prior_map(v))
 
-    pull = jax.linear_transpose(push, at.xi)
+    pull = jax.linear_transpose(push, linearised.xi)
     width = min(size, rank + OVERSAMPLING)
     probes = leading_subspace(jax.vmap(lambda v: pull(push(v))[0]), size, width, dtype)
     rows, singular, _ = jnp.linalg.svd(jax.vmap(push)(probes), full_matrices=False)
@@ -229,46 +230,46 @@ def _low_rank(at: Linearised, rank: int) -> tuple[LowRankAffine, Spectrum]:
     rows = jnp.pad(rows, ((0, 0), (0, max(0, width - rows.shape[1]))))
     basis, eigenvalues = (rows.T @ probes)[:rank].T, singular**2
     transform = LowRankAffine(
-        at.xi, basis, eigenvalues[:rank], tril=identity.tril, others=identity.others
+        linearised.xi, basis, eigenvalues[:rank], tril=prior_map.tril, others=prior_map.others
     )
     discarded = eigenvalues[rank] if width > rank else jnp.zeros((), dtype)
     white = random_probes(width, size, dtype)
-    rest = white - (white @ basis) @ basis.T
-    trace = jnp.sum(jax.vmap(push)(rest) ** 2) / width
+    remainder = white - (white @ basis) @ basis.T
+    trace = jnp.sum(jax.vmap(push)(remainder) ** 2) / width
     return transform, Spectrum(eigenvalues[:rank], discarded, trace)
 
 
-def prior_affine(at: Linearised) -> LowRankAffine:
+def prior_affine(linearised: Linearised) -> LowRankAffine:
     """The linear map whose image of a standard normal has the prior's precision."""
-    size, dtype = at.posterior.size, at.xi.dtype
+    size, dtype = linearised.posterior.size, linearised.xi.dtype
     return LowRankAffine(
         jnp.zeros(size, dtype),
         jnp.zeros((size, 0), dtype),
         jnp.zeros(0, dtype),
-        tril=_others_inverse_root(at),
-        others=tuple(map(int, np.flatnonzero(~at.posterior.standard_normal))),
+        tril=_others_inverse_root(linearised),
+        others=tuple(map(int, np.flatnonzero(~linearised.posterior.standard_normal))),
     )
 
 
-def _others_inverse_root(at: Linearised) -> jax.Array | None:
+def _others_inverse_root(linearised: Linearised) -> jax.Array | None:
     """T with T Tᵀ the prior covariance of the coordinates that are not standard normal."""
-    if at.precision is None:
+    if linearised.precision is None:
         return None
-    if at.precision.ndim == 1:
-        return jnp.diag(jax.lax.rsqrt(at.precision))
-    upper = jnp.linalg.cholesky(at.precision[::-1, ::-1])[::-1, ::-1]  # precision = U Uᵀ
+    if linearised.precision.ndim == 1:
+        return jnp.diag(jax.lax.rsqrt(linearised.precision))
+    upper = jnp.linalg.cholesky(linearised.precision[::-1, ::-1])[::-1, ::-1]  # precision = U Uᵀ
     return solve_triangular(upper, jnp.eye(len(upper), dtype=upper.dtype)).T
 
 
-def _inverse_root(at: Linearised) -> jax.Array:
-    block = _others_inverse_root(at)
-    unit = jnp.eye(at.posterior.size, dtype=at.xi.dtype)
+def _inverse_root(linearised: Linearised) -> jax.Array:
+    block = _others_inverse_root(linearised)
+    unit = jnp.eye(linearised.posterior.size, dtype=linearised.xi.dtype)
     if block is None:
         return unit
-    others = np.flatnonzero(~at.posterior.standard_normal)
+    others = np.flatnonzero(~linearised.posterior.standard_normal)
     return unit.at[np.ix_(others, others)].set(block)
 
 
-def _prior_root(at: Linearised) -> jax.Array:
+def _prior_root(linearised: Linearised) -> jax.Array:
     """B^(1/2) with B^(1/2)ᵀ B^(1/2) the prior precision."""
-    return jnp.linalg.inv(_inverse_root(at))
+    return jnp.linalg.inv(_inverse_root(linearised))

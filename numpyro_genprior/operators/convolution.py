@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.operators.gram import HartleyGram
-from numpyro_genprior.operators.operator import Operator, as_float, grid, require_finite
+from numpyro_genprior.operators.operator import Operator, as_float, as_shape, require_finite
 
 
 class Convolution(Operator):
@@ -36,7 +36,7 @@ class Convolution(Operator):
     ``A Aᵀ`` is circulant: its eigenvalues are the squared moduli of the kernel's transfer
     function, and a product with any function of it costs two FFTs.
 
-    **Fails when** the image is not periodic and the kernel reaches over its edge: opposite edges
+    **Fails when** the image is not periodic and the kernel extends beyond its edge: opposite edges
     blur into one another. For a convolution with zeros (or anything else) beyond the edge use
     `Dense`, or ``Mask @ Convolution`` on a padded event.
 
@@ -55,7 +55,7 @@ class Convolution(Operator):
 
     def __init__(self, kernel: ArrayLike, event_shape: int | tuple[int, ...]) -> None:
         kernel = as_float(kernel)
-        shape = grid(event_shape, "Convolution")
+        shape = as_shape(event_shape, "Convolution")
         if kernel.ndim != len(shape) or any(
             k > n for k, n in zip(kernel.shape, shape, strict=True)
         ):
@@ -94,14 +94,14 @@ class Blur(Operator):
     Raises
     ------
     ValueError
-        If a width is negative or not finite, or if there are not as many as axes.
+        If a width is negative or not finite, or their number is neither one nor that of the axes.
 
     Notes
     -----
     The transfer function is ``exp(-2 π² Σ width² f²)`` with f in cycles per pixel: the
     kernel sums to 1, whatever the width.
 
-    **Fails when** the image is not periodic and the width reaches over its edge, see
+    **Fails when** the image is not periodic: the kernel then extends beyond its edge, see
     `Convolution`.
 
     Examples
@@ -118,7 +118,7 @@ class Blur(Operator):
     data_shape: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, event_shape: int | tuple[int, ...], width: float | Sequence[float]) -> None:
-        shape = grid(event_shape, "Blur")
+        shape = as_shape(event_shape, "Blur")
         widths = np.asarray(width, float)
         if widths.shape not in ((), (len(shape),)) or not (
             np.isfinite(widths).all() and (widths >= 0).all()

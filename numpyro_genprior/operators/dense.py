@@ -1,4 +1,4 @@
-"""`Dense`: a matrix."""
+"""`Dense`: an operator given by its matrix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.operators.gram import DenseGram, gram_of
-from numpyro_genprior.operators.operator import Operator, as_float, grid, require_finite
+from numpyro_genprior.operators.operator import Operator, as_float, as_shape, require_finite
 
 
 class Dense(Operator):
@@ -32,8 +32,8 @@ class Dense(Operator):
 
     Notes
     -----
-    Building it computes the eigenvectors of ``A Aᵀ``, at a cost of the cube of the number of data:
-    under a second for a thousand data. Build it outside the model.
+    Building it computes the eigenvectors of ``A Aᵀ``, at a cost cubic in the number of data: under
+    a second for a thousand data. Build it outside the model.
 
     **Fails when** the matrix is traced and differentiated and ``A Aᵀ`` has equal eigenvalues (two
     zeros, if there are more data than entries): the derivative of its eigenvectors is then not
@@ -54,19 +54,19 @@ class Dense(Operator):
 
     def __init__(self, matrix: ArrayLike, event_shape: tuple[int, ...] | None = None) -> None:
         matrix = as_float(matrix)
-        columns = matrix.shape[-1:] if event_shape is None else grid(event_shape, "Dense")
-        if matrix.ndim != 2 or 0 in matrix.shape or math.prod(columns) != matrix.shape[1]:
+        shape = matrix.shape[-1:] if event_shape is None else as_shape(event_shape, "Dense")
+        if matrix.ndim != 2 or 0 in matrix.shape or math.prod(shape) != matrix.shape[1]:
             raise ValueError(
                 message(
                     "Dense: the matrix does not fit the event",
                     expected="shape (data size, event size)"
-                    + ("" if event_shape is None else f", here (…, {math.prod(columns)})"),
+                    + ("" if event_shape is None else f", here (…, {math.prod(shape)})"),
                     got=matrix.shape,
                     remedy="transpose it, or pass event_shape=prior.event_shape",
                 )
             )
         require_finite(matrix, "Dense: the matrix")
-        self.event_shape, self.data_shape = columns, matrix.shape[:1]
+        self.event_shape, self.data_shape = shape, matrix.shape[:1]
         self._matrix = matrix
         self.gram = gram_of(matrix, self.data_shape)
 

@@ -11,11 +11,11 @@ from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.operators.gram import DiagonalGram, Gram, IdentityGram
-from numpyro_genprior.operators.operator import Entrywise, as_float, grid, require_finite
+from numpyro_genprior.operators.operator import Entrywise, as_float, as_shape, require_finite
 
 
 class Identity(Entrywise):
-    """Data are the event itself: denoising.
+    """Data are the event itself (denoising).
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Identity(Entrywise):
     data_shape: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, event_shape: int | tuple[int, ...]) -> None:
-        self.event_shape = self.data_shape = grid(event_shape, "Identity")
+        self.event_shape = self.data_shape = as_shape(event_shape, "Identity")
         self.gram = IdentityGram(jnp.ones(self.data_shape))
 
     def product_gram(self, inner: Gram) -> Gram | None:
@@ -58,7 +58,7 @@ class Identity(Entrywise):
 
 
 class Mask(Entrywise):
-    """Data are some entries of the event: inpainting.
+    """Data are some entries of the event (inpainting).
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class Mask(Entrywise):
 
 
 class Diagonal(Entrywise):
-    """Data are the entries of the event times weights: exposures, vignetting, units.
+    """Data are the entries of the event times weights (exposures, vignetting, units).
 
     Parameters
     ----------
@@ -128,9 +128,9 @@ class Diagonal(Entrywise):
 
     Notes
     -----
-    If the generator's error has another standard deviation in each entry, given by the array
-    `scale`, use ``MarginalNormal(A @ Diagonal(scale), x / scale, event_scale=1.0, ...)``; draws of
-    the event are then in units of `scale`.
+    If the standard deviation of the generator's error is an array `scale`, use
+    ``MarginalNormal(A @ Diagonal(scale), x / scale, event_scale=1.0, ...)``; draws of the event are
+    then in units of `scale`.
 
     **Fails when** entries that were not measured get the weight zero: each then counts as a datum
     of value zero. Use `Mask`.
@@ -149,7 +149,7 @@ class Diagonal(Entrywise):
 
     def __init__(self, weights: ArrayLike) -> None:
         self.weights = as_float(weights)
-        self.event_shape = self.data_shape = grid(self.weights.shape, "Diagonal")
+        self.event_shape = self.data_shape = as_shape(self.weights.shape, "Diagonal")
         require_finite(self.weights, "Diagonal: a weight")
         self.gram = DiagonalGram(self.weights**2)
 

@@ -13,11 +13,11 @@ from jax.typing import ArrayLike
 from numpyro_genprior.errors import message
 from numpyro_genprior.operators.entries import concrete_mask
 from numpyro_genprior.operators.gram import IdentityGram
-from numpyro_genprior.operators.operator import Operator, grid
+from numpyro_genprior.operators.operator import Operator, as_shape
 
 
 class Fourier(Operator):
-    """Data are Fourier coefficients of a real event: interferometry, magnetic resonance.
+    """Data are Fourier coefficients of a real event (interferometry, magnetic resonance).
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Fourier(Operator):
     -----
     **Packing.** Data are a real vector: real parts, then imaginary parts, of the orthonormal
     transform ``rfftn(x, norm="ortho")`` at the seen frequencies in C order. A frequency and its
-    negative have conjugate coefficients, of which the first in that order is kept, times √2; one
+    negative have conjugate coefficients; the first in that order is kept, times √2. A frequency
     that is its own negative (zero and the Nyquist frequency) has a real part only. The rows of A
     are then orthonormal; without a mask, there are as many data as entries and A is orthogonal.
     `pack` converts measured coefficients to data.
@@ -58,8 +58,8 @@ class Fourier(Operator):
     ((16,), Array([4., 0., 0.], dtype=float32))
     """
 
-    _real: jax.Array
-    _imaginary: jax.Array
+    _real_indices: jax.Array
+    _imaginary_indices: jax.Array
     _weight: jax.Array
     gram: IdentityGram
     event_shape: tuple[int, ...] = eqx.field(static=True)
@@ -68,7 +68,7 @@ class Fourier(Operator):
     def __init__(
         self, event_shape: int | tuple[int, ...], *, mask: ArrayLike | None = None
     ) -> None:
-        self.event_shape = grid(event_shape, "Fourier")
+        self.event_shape = as_shape(event_shape, "Fourier")
         half = half_grid(self.event_shape)
         seen = np.ones(half, bool) if mask is None else concrete_mask(mask, "Fourier")
         if seen.shape != half:
@@ -81,14 +81,16 @@ class Fourier(Operator):
                     "np.fft.ifftshift(mask)[..., : n // 2 + 1] where zero is in its middle",
                 )
             )
-        first, own = _first_and_own(self.event_shape)
-        here = seen.ravel() | seen.ravel()[first]
-        here[first] |= here  # a frequency is seen where its negative is
-        kept = np.flatnonzero(here & (first == np.arange(first.size)))
-        self._real = jnp.asarray(kept, jnp.int32)
-        self._imaginary = jnp.asarray(kept[~own[kept]], jnp.int32)
-        self._weight = jnp.asarray(np.where(own[kept], 1.0, math.sqrt(2)), jnp.result_type(float))
-        self.data_shape = (len(self._real) + len(self._imaginary),)
+        first, is_real = _conjugate_pairs(self.event_shape)
+        measured = seen.ravel() | seen.ravel()[first]
+        measured[first] |= measured  # a frequency is seen if its negative is
+        kept = np.flatnonzero(measured & (first == np.arange(first.size)))
+        self._real_indices = jnp.asarray(kept, jnp.int32)
+        self._imaginary_indices = jnp.asarray(kept[~is_real[kept]], jnp.int32)
+        self._weight = jnp.asarray(
+            np.where(is_real[kept], 1.0, math.sqrt(2)), jnp.result_type(float)
+        )
+        self.data_shape = (len(self._real_indices) + len(self._imaginary_indices),)
         self.gram = IdentityGram(jnp.ones(self.data_shape))
 
     def pack(self, coefficients: ArrayLike) -> jax.Array:
@@ -118,10 +120,10 @@ class Fourier(Operator):
                 )
             )
         flat = values.reshape(*lead, -1)
-        real = flat[..., self._real].real * jnp.broadcast_to(
-            self._weight, (*lead, len(self._real))
+        real = flat[..., self._real_indices].real * jnp.broadcast_to(
+            self._weight, (*lead, len(self._real_indices))
         ).astype(flat.real.dtype)
-        imaginary = math.sqrt(2) * flat[..., self._imaginary].imag
+        imaginary = math.sqrt(2) * flat[..., self._imaginary_indices].imag
         return jnp.concatenate([real, imaginary], -1)
 
     def unpack(self, data: ArrayLike) -> jax.Array:
@@ -149,19 +151,19 @@ class Fourier(Operator):
 
 
 def half_grid(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of ``numpy.fft.rfftn``."""
+    """Shape of the output of ``numpy.fft.rfftn``."""
     return (*shape[:-1], shape[-1] // 2 + 1)
 
 
-def _first_and_own(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """For each entry of the half grid the first one with its coefficient or the conjugate, and
-    whether it is its own negative.
+def _conjugate_pairs(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """For each entry of the half grid the index of the first one with the same or the conjugate
+    coefficient, and whether its frequency is its own negative (the coefficient is real).
     """
     half = half_grid(shape)
     index = np.indices(half).reshape(len(half), -1)
     sizes = np.array(shape)[:, None]
     negative = (-index) % sizes
     inside = negative[-1] < half[-1]
-    here = np.arange(index.shape[1])
-    other = np.where(inside, np.ravel_multi_index(tuple(negative), half, mode="clip"), here)
-    return np.minimum(here, other), (negative == index).all(0)
+    flat = np.arange(index.shape[1])
+    conjugate = np.where(inside, np.ravel_multi_index(tuple(negative), half, mode="clip"), flat)
+    return np.minimum(flat, conjugate), (negative == index).all(0)

@@ -1,4 +1,4 @@
-"""The spectrum of ``A Aᵀ``, which makes everything about ``σ² I + τ² A Aᵀ`` cheap."""
+"""Eigendecompositions of ``A Aᵀ``, which also diagonalise ``σ² I + τ² A Aᵀ``."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class HartleyGram(Gram):
     """For periodic convolutions: U is the Hartley transform, real, orthogonal and its own inverse.
 
     ``H = Re F - Im F`` for the orthonormal Fourier transform F (Bracewell 1983). It diagonalises
-    what is symmetric and circulant, as ``A Aᵀ`` is, with eigenvalues on the grid of ``fftn``.
+    symmetric circulant matrices such as ``A Aᵀ``, with eigenvalues on the grid of ``fftn``.
     """
 
     eigenvalues: jax.Array

@@ -58,7 +58,7 @@ class MarginalNormal(Distribution):
     `event_mean` and `sample_event`.
 
     **Fails when** the error of the generator is not white. Missing strokes are correlated: in data
-    that sum over many pixels (a strong blur, few random projections) white noise averages out and
+    that sum over many pixels (a strong blur, few random projections) white noise averages out, but
     they do not. Inside ``scan``, each step keeps a copy of the operator.
 
     References
@@ -77,7 +77,7 @@ class MarginalNormal(Distribution):
     (5, 3)
     """
 
-    # These are for vectors; each instance has its own, with the dimensions of its event.
+    # For vectors; each instance overrides them for the number of its event dimensions.
     arg_constraints = {
         "event_loc": constraints.real_vector,
         "event_scale": constraints.positive,
@@ -128,9 +128,9 @@ class MarginalNormal(Distribution):
             ) from error
         # All get the same number of batch dimensions, so that those of scan and vmap come in front.
         self.operator = operator
-        self.event_loc = _led(loc, len(lead), len(batch_shape))
+        self.event_loc = _prepend_dimensions(loc, len(lead), len(batch_shape))
         self.event_scale, self.noise_scale = (
-            _led(scale, scale.ndim, len(batch_shape)) for scale in scales
+            _prepend_dimensions(scale, scale.ndim, len(batch_shape)) for scale in scales
         )
         leaves = tuple(jnp.ndim(leaf) for leaf in jax.tree.leaves(operator))
         self._ndims = _Dimensions(len(operator.event_shape), leaves)
@@ -154,9 +154,9 @@ class MarginalNormal(Distribution):
         shape = (*sample_shape, *self.batch_shape, *self.event_shape)
         white = jax.random.normal(validation.random_key(key), shape, self._dtype())
 
-        def draw(core: _Core, white: jax.Array) -> jax.Array:
-            return core.data_mean + core.gram.synthesise(
-                jnp.sqrt(core.variances) * core.gram.analyse(white)
+        def draw(element: _BatchElement, white: jax.Array) -> jax.Array:
+            return element.data_mean + element.gram.synthesise(
+                jnp.sqrt(element.variances) * element.gram.analyse(white)
             )
 
         return self.over_batch(draw, [(white, self.event_dim)], self.event_dim)
@@ -166,9 +166,9 @@ class MarginalNormal(Distribution):
         """Log density of data of shape ``(..., *event_shape)``."""
         value = shaped(value, self.event_shape, "Data")
 
-        def log_prob(core: _Core, y: jax.Array) -> jax.Array:
-            c = core.gram.analyse(y - core.data_mean)
-            d = core.variances
+        def log_prob(element: _BatchElement, y: jax.Array) -> jax.Array:
+            c = element.gram.analyse(y - element.data_mean)
+            d = element.variances
             return -0.5 * (jnp.sum(c**2 / d + jnp.log(d)) + d.size * math.log(2 * math.pi))
 
         return self.over_batch(log_prob, [(value, self.event_dim)], 0)
@@ -176,15 +176,15 @@ class MarginalNormal(Distribution):
     @property
     def mean(self) -> jax.Array:
         """``A m``."""
-        mean = self.over_batch(lambda core: core.data_mean, [], self.event_dim)
+        mean = self.over_batch(lambda element: element.data_mean, [], self.event_dim)
         return jnp.broadcast_to(mean, self.batch_shape + self.event_shape)
 
     @property
     def variance(self) -> jax.Array:
         """``σ² + τ² diag(A Aᵀ)``."""
 
-        def variance(core: _Core) -> jax.Array:
-            return core.noise_scale**2 + core.event_scale**2 * core.gram.diagonal()
+        def variance(element: _BatchElement) -> jax.Array:
+            return element.noise_scale**2 + element.event_scale**2 * element.gram.diagonal()
 
         variances = self.over_batch(variance, [], self.event_dim)
         return jnp.broadcast_to(variances, self.batch_shape + self.event_shape)
@@ -199,8 +199,8 @@ class MarginalNormal(Distribution):
         """
         residual = shaped(residual, self.event_shape, "Data")
 
-        def whiten(core: _Core, r: jax.Array) -> jax.Array:
-            return core.gram.synthesise(core.gram.analyse(r) / jnp.sqrt(core.variances))
+        def whiten(element: _BatchElement, r: jax.Array) -> jax.Array:
+            return element.gram.synthesise(element.gram.analyse(r) / jnp.sqrt(element.variances))
 
         return self.over_batch(whiten, [(residual, self.event_dim)], self.event_dim)
 
@@ -222,7 +222,7 @@ class MarginalNormal(Distribution):
         data = shaped(data, self.event_shape, "Data")
         dims = len(self.operator.event_shape)
         return self.over_batch(
-            lambda core, y: core.updated(core.event_loc, y), [(data, self.event_dim)], dims
+            lambda element, y: element.updated(element.event_loc, y), [(data, self.event_dim)], dims
         )
 
     def sample_event(
@@ -261,9 +261,11 @@ class MarginalNormal(Distribution):
         noise = jax.random.normal(keys[1], (*lead, *self.event_shape), self._dtype())
         dims = len(self.operator.event_shape)
 
-        def draw(core: _Core, y: jax.Array, xi: jax.Array, noise: jax.Array) -> jax.Array:
-            first = core.event_loc + core.event_scale * xi
-            return core.updated(first, y - core.noise_scale * noise)
+        def draw(
+            element: _BatchElement, y: jax.Array, xi: jax.Array, noise: jax.Array
+        ) -> jax.Array:
+            first = element.event_loc + element.event_scale * xi
+            return element.updated(first, y - element.noise_scale * noise)
 
         arguments = [(data, self.event_dim), (xi, dims), (noise, self.event_dim)]
         return self.over_batch(draw, arguments, dims)
@@ -276,25 +278,25 @@ class MarginalNormal(Distribution):
     def over_batch(
         self, function: Callable[..., Any], arguments: list[tuple[jax.Array, int]], output: int
     ) -> jax.Array:
-        """Map ``function(core, *arguments)`` over leading dimensions, the batch shape included.
+        """Map ``function(element, *arguments)`` over leading dimensions, the batch shape included.
 
         The operator has leading dimensions only under ``scan`` and ``vmap``, and then in front.
         """
         leaves, structure = jax.tree.flatten(self.operator)
         ndims, batch_ndim = self._ndims.leaves, len(self.batch_shape)
-        own = [
-            (_padded(leaf, ndim, batch_ndim), ndim)
+        parameters = [
+            (_append_dimensions(leaf, ndim, batch_ndim), ndim)
             for leaf, ndim in zip(leaves, ndims, strict=True)
         ]
-        own += [(self.event_loc, len(self.operator.event_shape))]
-        own += [(self.event_scale, 0), (self.noise_scale, 0)]
+        parameters += [(self.event_loc, len(self.operator.event_shape))]
+        parameters += [(self.event_scale, 0), (self.noise_scale, 0)]
 
         def one(*parts: jax.Array) -> jax.Array:
             operator = jax.tree.unflatten(structure, parts[: len(leaves)])
-            core = _Core(operator, *parts[len(leaves) : len(own)])
-            return function(core, *parts[len(own) :])
+            element = _BatchElement(operator, *parts[len(leaves) : len(parameters)])
+            return function(element, *parts[len(parameters) :])
 
-        return vectorise(one, own + arguments, [output])
+        return vectorise(one, parameters + arguments, [output])
 
 
 class _Dimensions(NamedTuple):
@@ -309,8 +311,8 @@ def _constraints(event_ndim: int) -> dict[str, Any]:
     return MarginalNormal.arg_constraints | {"event_loc": loc}
 
 
-class _Core:
-    """One element of the batch."""
+class _BatchElement:
+    """The parameters of one element of the batch."""
 
     def __init__(
         self,
@@ -324,7 +326,7 @@ class _Core:
 
     @property
     def data_mean(self) -> jax.Array:
-        return self.operator._apply(self.event_loc)
+        return self.operator(self.event_loc)
 
     @property
     def variances(self) -> jax.Array:
@@ -332,9 +334,9 @@ class _Core:
         return self.noise_scale**2 + self.event_scale**2 * self.gram.eigenvalues
 
     def updated(self, event: jax.Array, y: jax.Array) -> jax.Array:
-        """An event, corrected by its data."""
-        c = self.gram.analyse(y - self.operator._apply(event)) / self.variances
-        return event + self.event_scale**2 * self.operator._adjoint(self.gram.synthesise(c))
+        """``event + τ² Aᵀ K⁻¹ (y - A event)``."""
+        c = self.gram.analyse(y - self.operator(event)) / self.variances
+        return event + self.event_scale**2 * self.operator.adjoint(self.gram.synthesise(c))
 
 
 def _scale(value: ArrayLike, name: str) -> jax.Array:
@@ -355,13 +357,13 @@ def _scale(value: ArrayLike, name: str) -> jax.Array:
     return scale
 
 
-def _led(array: jax.Array, present: int, wanted: int) -> jax.Array:
-    """Extend `present` leading dimensions to `wanted`."""
+def _prepend_dimensions(array: jax.Array, present: int, wanted: int) -> jax.Array:
+    """Prepend dimensions of size 1 to `present` leading dimensions, up to `wanted`."""
     return array.reshape((1,) * (wanted - present) + array.shape)
 
 
-def _padded(leaf: jax.Array, ndim: int, batch_ndim: int) -> jax.Array:
-    """Extend the batch dimensions of a leaf, if it has any, to all of them, at the back."""
+def _append_dimensions(leaf: jax.Array, ndim: int, batch_ndim: int) -> jax.Array:
+    """Append dimensions of size 1 to the batch dimensions of a leaf, if it has any."""
     extra = jnp.ndim(leaf) - ndim
     if not extra:
         return leaf

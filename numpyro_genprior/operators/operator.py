@@ -1,5 +1,5 @@
 """`Operator`: a linear map from events to data, with its adjoint and the spectrum of A Aᵀ; and
-`Composition`, one after another.
+`Composition`, the product of two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpyro_genprior.errors import message
 from numpyro_genprior.operators.gram import Gram, HartleyGram, IdentityGram, gram_of
 from numpyro_genprior.priors.vectorise import vectorise
 
-MAX_DENSE_DATA = 4096  # for which A Aᵀ of a composition is formed
+MAX_DENSE_DATA = 4096  # size of the data up to which A Aᵀ of a composition is formed
 
 
 class Operator(eqx.Module):
@@ -190,7 +190,7 @@ def _product_gram(outer: Operator, inner: Operator) -> Gram:
                 f"The spectrum of {type(outer).__name__} @ {type(inner).__name__} needs a matrix",
                 expected=f"at most {MAX_DENSE_DATA} data",
                 got=size,
-                remedy="use fewer data, or an operator of its own (Convolution, Mask, Fourier)",
+                remedy="use fewer data, or a single operator (Convolution, Mask, Fourier)",
             )
         )
     unit = jnp.eye(size).reshape(size, *outer.data_shape)
@@ -203,7 +203,7 @@ def shaped(value: ArrayLike, shape: tuple[int, ...], what: str) -> jax.Array:
     Raises
     ------
     ValueError
-        If they are not.
+        If they are not `shape`.
     """
     value = as_float(value)
     if value.shape[max(value.ndim - len(shape), 0) :] != shape:
@@ -218,7 +218,7 @@ def shaped(value: ArrayLike, shape: tuple[int, ...], what: str) -> jax.Array:
     return value
 
 
-def grid(shape: int | Sequence[int], what: str) -> tuple[int, ...]:
+def as_shape(shape: int | Sequence[int], what: str) -> tuple[int, ...]:
     """A shape as a tuple of positive sizes, from an integer or a sequence of integers.
 
     Raises

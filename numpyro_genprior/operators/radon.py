@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.operators.gram import DenseGram, gram_of
-from numpyro_genprior.operators.operator import Operator, grid
+from numpyro_genprior.operators.operator import Operator, as_shape
 
 
 class Radon(Operator):
@@ -65,7 +65,7 @@ class Radon(Operator):
     def __init__(
         self, event_shape: tuple[int, int], angles: ArrayLike, *, num_detectors: int | None = None
     ) -> None:
-        shape = grid(event_shape, "Radon")
+        shape = as_shape(event_shape, "Radon")
         degrees = np.asarray(angles, float).ravel()
         if len(shape) != 2 or not degrees.size or not np.isfinite(degrees).all():
             raise ValueError(
@@ -101,13 +101,13 @@ class Radon(Operator):
 def _matrix(shape: tuple[int, ...], degrees: np.ndarray, detectors: int) -> np.ndarray:
     """Weights of bilinear samples along the rays, of shape ``(detectors · angles, pixels)``."""
     rows, columns = shape
-    reach = int(np.ceil(np.hypot(rows, columns)))
+    half_length = int(np.ceil(np.hypot(rows, columns)))
     s = np.arange(detectors) - detectors // 2
-    t = np.arange(-reach, reach + 1)
+    t = np.arange(-half_length, half_length + 1)
     matrix = np.zeros((detectors, len(degrees), rows * columns))
     ray = np.broadcast_to(np.arange(detectors)[:, None], (detectors, len(t)))
     for j, angle in enumerate(np.deg2rad(degrees)):
-        # Rounded, so that rays along the axes lie on pixels and not a rounding error beside them.
+        # Rounded, so that rays along the axes pass exactly through pixel centres.
         x = np.round(np.cos(angle) * s[:, None] + np.sin(angle) * t[None], 9) + columns // 2
         y = np.round(np.cos(angle) * t[None] - np.sin(angle) * s[:, None], 9) + rows // 2
         left, top = np.floor(x).astype(int), np.floor(y).astype(int)

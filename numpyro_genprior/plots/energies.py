@@ -30,7 +30,7 @@ def start_energies(estimate: MAPEstimate, *, ax: Axes | None = None) -> Axes:
         With one marker for each start whose energy is finite: a colour for each mode, grey for
         those that did not converge, and a line at 3 nats, within which modes compete.
     """
-    from numpyro_genprior.infer.map_result import CLOSE
+    from numpyro_genprior.infer.map_result import MAX_COMPETING_GAP
 
     axes = style.axes(ax)
     starts = estimate.starts
@@ -47,9 +47,9 @@ def start_energies(estimate: MAPEstimate, *, ax: Axes | None = None) -> Axes:
     if rest:
         axes.plot(rank[rest], above[rest], "o", ms=5, mfc="none", color=style.PRIOR,
                   label="not converged")  # fmt: skip
-    axes.axhline(CLOSE, color=style.PRIOR, lw=1, ls=":", label="3 nats")
-    axes.set_yscale("symlog", linthresh=CLOSE)
-    top = float(np.max(above[order], initial=CLOSE))
+    axes.axhline(MAX_COMPETING_GAP, color=style.PRIOR, lw=1, ls=":", label="3 nats")
+    axes.set_yscale("symlog", linthresh=MAX_COMPETING_GAP)
+    top = float(np.max(above[order], initial=MAX_COMPETING_GAP))
     axes.set_ylim(-0.3, 2 * top)
     axes.set_xlabel("start, by energy")
     axes.set_ylabel("energy above the best [nats]")

@@ -1,4 +1,4 @@
-"""The priors: NumPyro distributions made of generative models."""
+"""Priors: generative models as NumPyro distributions."""
 
 from numpyro_genprior.priors.field import GaussianFieldPrior
 from numpyro_genprior.priors.flow import FlowPrior

@@ -15,9 +15,9 @@ MAX_LABEL = 2**24  # integers up to here are exact in float32
 
 @jax.tree_util.register_pytree_node_class
 class Condition:
-    """A condition with the shape of one element declared.
+    """An array of conditions, and the shape of one of them.
 
-    Integer conditions (labels) are held as floats and given to the network as integers, so that
+    Integer conditions (labels) are stored as floats and passed to the network as integers, so that
     a prior has inexact leaves only and ``jax.grad`` of a function of the prior works.
     """
 
@@ -40,21 +40,24 @@ class Condition:
         if not jnp.issubdtype(self.dtype, jnp.inexact):
             _check_labels(array)
             array = array.astype(jnp.result_type(float))
-        self._held = array
+        self._array = array
 
     @property
     def array(self) -> jax.Array:
+        """The conditions, of shape ``batch_shape + shape`` and of the given dtype."""
         if jnp.issubdtype(self.dtype, jnp.inexact):
-            return self._held
-        return jnp.rint(self._held).astype(self.dtype)
+            return self._array
+        return jnp.rint(self._array).astype(self.dtype)
 
     @property
     def ndim(self) -> int:
+        """Number of dimensions of one condition."""
         return len(self.shape)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        return self._held.shape[: self._held.ndim - len(self.shape)]
+        """The leading dimensions."""
+        return self._array.shape[: self._array.ndim - len(self.shape)]
 
     @property
     def abstract(self) -> jax.ShapeDtypeStruct:
@@ -62,6 +65,7 @@ class Condition:
         return jax.ShapeDtypeStruct(self.shape, self.dtype)
 
     def replace(self, array: jax.Array) -> Condition:
+        """Other conditions of the same shape; raises TypeError for floats in place of integers."""
         integers = not jnp.issubdtype(self.dtype, jnp.inexact)
         if integers and jnp.issubdtype(array.dtype, jnp.inexact):
             raise TypeError(
@@ -76,14 +80,14 @@ class Condition:
         return Condition(array if integers else array.astype(dtype), self.shape, dtype)
 
     def tree_flatten(self) -> tuple[tuple[jax.Array], tuple[tuple[int, ...], np.dtype]]:
-        return (self._held,), (self.shape, self.dtype)
+        return (self._array,), (self.shape, self.dtype)
 
     @classmethod
     def tree_unflatten(
         cls, aux: tuple[tuple[int, ...], np.dtype], children: tuple[jax.Array]
     ) -> Condition:
         self = object.__new__(cls)
-        (self._held,) = children
+        (self._array,) = children
         self.shape, self.dtype = aux
         return self
 
@@ -95,7 +99,7 @@ def _check_labels(array: jax.Array) -> None:
     if largest > MAX_LABEL:
         raise ValueError(
             message(
-                "An integer condition is too large to be held exactly",
+                "An integer condition is too large to be stored exactly",
                 expected=f"labels up to {MAX_LABEL}",
                 got=largest,
                 remedy="number the labels from zero, or pass a float condition",

@@ -23,15 +23,20 @@ def encode(
 ) -> tuple[jax.Array, jax.Array]:
     """Mean and standard deviation of the latent for one event.
 
-    The encoder of a conditional prior may take the event alone.
+    The encoder of a conditional prior may be a function of the event only.
+
+    Raises
+    ------
+    OutputError
+        If the encoder does not return two outputs.
     """
     if condition is None:
-        return pair(encoder(x), "encoder")
+        return loc_and_scale(encoder(x), "encoder")
     try:
-        return pair(encoder(x, condition), "encoder")
+        return loc_and_scale(encoder(x, condition), "encoder")
     except TypeError as error:
         try:
-            return pair(encoder(x), "encoder")
+            return loc_and_scale(encoder(x), "encoder")
         except TypeError:
             raise error from None
 
@@ -45,7 +50,7 @@ def check_encoder(
     """Evaluate an encoder on an abstract event, and raise if its outputs are not two latents."""
     try:
         outputs = jax.eval_shape(lambda x, c: encode(encoder, x, c), x, condition)
-    except shape_inference.EXPLAINED:
+    except shape_inference.EXPLAINED_ERRORS:
         raise
     except Exception as error:
         raise ValueError(
@@ -68,8 +73,14 @@ def check_encoder(
         )
 
 
-def pair(output: PyTree, what: str) -> tuple[Any, Any]:
-    """The two outputs (loc, scale) of an encoder or of a decoder that gives its own scale."""
+def loc_and_scale(output: PyTree, what: str) -> tuple[Any, Any]:
+    """The two outputs (loc, scale) of an encoder, or of a decoder that returns a scale.
+
+    Raises
+    ------
+    OutputError
+        If there are not two outputs.
+    """
     if isinstance(output, (tuple, list)) and len(output) == 2:
         loc, scale = output
         return loc, scale

@@ -47,7 +47,7 @@ class GaussianFieldPrior(Prior):
     Under ``ngp.latent(explicit=True)`` the latent is white noise on the grid:
     ``x = loc + C^(1/2) z``.
 
-    **Fails when** the field is not periodic: opposite edges are neighbours. Pad the grid by a
+    **Fails when** the field is not periodic: opposite edges are correlated. Pad the grid by a
     correlation length and observe the inner part.
 
     References

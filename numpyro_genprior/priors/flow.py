@@ -32,10 +32,10 @@ class FlowPrior(Prior):
         A FlowJAX distribution or bijection, a Distrax bijector, or a NumPyro transform (or
         ``TransformedDistribution``). Its weights are leaves of the prior.
     latent
-        Distribution of z. None takes the flow's own base (FlowJAX), or a standard normal. Distrax
-        bijectors and NumPyro transforms have no shape of their own and need it.
+        Distribution of z. None: the base distribution of the flow (FlowJAX), or a standard normal.
+        Distrax bijectors and NumPyro transforms do not state the shape of z, and need it.
     support
-        Where events live; None to take it from the flow, which not every flow states.
+        Where events live; None: as the flow states it, which not every flow does.
     condition
         Array given to a conditional FlowJAX flow, floats or integers; leading dimensions become
         the batch shape. Gradients flow through it.
@@ -43,7 +43,7 @@ class FlowPrior(Prior):
     Raises
     ------
     TypeError
-        If `flow` comes from no library that is known.
+        If `flow` is not from one of these libraries.
     ValueError
         If a latent, condition or support is missing or does not fit, or weights are NaN.
 
@@ -112,7 +112,7 @@ class FlowPrior(Prior):
             self._check_shapes()
 
     def _check_shapes(self) -> None:
-        """Refuse a flow that broadcasts its latent: it is no bijection."""
+        """Raise ValueError if the flow broadcasts its latent, since it is then not a bijection."""
         try:
             z = jax.eval_shape(self._inverse, *self._abstract_event())
         except NotImplementedError:
@@ -226,27 +226,27 @@ def _adapter(flow: object) -> FlowAdapter[Any]:
 def _latent(
     adapter: FlowAdapter[Any], flow: PyTree, latent: int | tuple[int, ...] | Distribution | None
 ) -> int | tuple[int, ...] | Distribution:
-    own = adapter.latent(flow)
+    flow_latent = adapter.latent(flow)
     if latent is None:
-        if own is None:
+        if flow_latent is None:
             raise ValueError(
                 message(
-                    f"A {adapter.name} bijection does not say on what shape it acts",
+                    f"A {adapter.name} bijection does not state the shape on which it acts",
                     expected="latent=",
                     got="none",
                     remedy="pass latent=d (a standard normal of size d) or a distribution",
                 )
             )
-        return own
+        return flow_latent
     chosen = as_latent(latent, allow_batch=isinstance(latent, Prior))
-    shape = own if isinstance(own, tuple) else None if own is None else own.event_shape
+    shape = getattr(flow_latent, "event_shape", flow_latent)
     if shape is not None and chosen.event_shape != shape:
         raise ValueError(
             message(
                 "The latent does not fit the flow",
                 expected=f"event shape {shape}",
                 got=chosen.event_shape,
-                remedy="leave out latent= to take the flow's own base",
+                remedy="leave out latent= to use the base distribution of the flow",
             )
         )
     return chosen
@@ -265,7 +265,7 @@ def _check_condition(condition: ArrayLike | None, shape: tuple[int, ...] | None)
     if shape is None and condition is not None:
         raise ValueError(
             message(
-                "The flow takes no condition",
+                "The flow is not conditional",
                 got=f"a condition of shape {np.shape(condition)}",
                 remedy="leave out condition=, or train a conditional flow",
             )
@@ -290,7 +290,7 @@ def _support(
                 )
             )
         return found
-    # A user's own transform or bijector may declare the real line by default, wrongly.
+    # A user's transform or bijector may wrongly declare the real line, which is the default.
     known = found is not None and (adapter.name == "flowjax" or not is_real(found))
     if known and isinstance(declared, constraints.Constraint) and disagree(found, declared):
         raise ValueError(

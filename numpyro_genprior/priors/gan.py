@@ -22,33 +22,33 @@ if TYPE_CHECKING:
 class GANPrior(Prior):
     """The distribution of ``x = g(z)``, for a generator g and a latent z.
 
-    What a trained GAN, or the noiseless decoder of a VAE, says about x. Use it in a model under
+    The prior of a trained GAN, or of the decoder of a VAE without noise. Use it in a model under
     `ngp.latent` (or `ngp.sample`): the latent becomes the sample site ``x_latent`` and the event
     the deterministic site ``x``.
 
     Parameters
     ----------
     net
-        Generator of one latent (and one condition, when there is one): an Equinox module, a
+        Generator of one latent (and one condition, if there is one): an Equinox module, a
         plain function, or from `ngp.networks`. Its weights are leaves of the prior.
     latent
-        Size of a standard normal latent, its shape, or a distribution (another prior, too).
+        Size of a standard normal latent, its shape, or a distribution (possibly another prior).
     encoder
-        Network of one event (and one condition, if it takes one) that returns ``(loc, scale)`` of
+        Network of one event (and optionally one condition) that returns ``(loc, scale)`` of
         a normal distribution over the latent: a start for inference.
     support
-        Where events live; the real numbers when None.
+        Where events live; None: the real numbers.
     condition
         Array given to the generator; leading dimensions become the batch shape.
     condition_shape
-        Shape of one condition, if it cannot be told from the network.
+        Shape of one condition, if it cannot be inferred from the network.
 
     Raises
     ------
     ValueError, TypeError
-        If the network does not take one latent, returns two outputs, or has NaN weights.
+        If the network does not accept one latent, returns two outputs, or has NaN weights.
     NotImplementedError
-        By `log_prob` and `score`.
+        If `log_prob` or `score` is called.
 
     Notes
     -----
@@ -56,7 +56,7 @@ class GANPrior(Prior):
     respect to Lebesgue measure. The density on the latent is that of ``prior.latent``.
 
     **Fails when** the data are not in the range of g: no latent explains them, and the posterior
-    is confident and wrong. `thicken` gives the blurred neighbour, a `VAEPrior`.
+    is confident and wrong. `thicken` adds decoder noise, and returns a `VAEPrior`.
 
     References
     ----------
@@ -144,8 +144,8 @@ class GANPrior(Prior):
         scale
             Positive; in units of the event; broadcasts to ``event_shape``.
         """
-        make: Any = Prior.families["VAEPrior"]  # its file imports this one
-        prior = make(
+        vae_prior: Any = Prior.families["VAEPrior"]  # vae.py imports this file
+        prior = vae_prior(
             self._net,
             self._latent,
             scale=scale,

@@ -1,4 +1,4 @@
-"""`GaussianPrior`: low rank plus diagonal."""
+"""`GaussianPrior`: a Gaussian whose covariance is of low rank plus diagonal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class GaussianPrior(Prior):
     Under ``ngp.latent(explicit=True)`` the latent is white noise of size ``rank + n``:
     ``x = loc + F z₁ + √D z₂``.
 
-    **Fails when** the events are far from Gaussian: it cannot say that an image is a digit.
+    **Fails when** the events are far from Gaussian, as images of digits are.
 
     References
     ----------
@@ -103,8 +103,8 @@ class GaussianPrior(Prior):
 
         The factor is ``V (Λ - σ² I)^(1/2)`` for the `rank` leading eigenpairs of the sample
         covariance, σ² the mean of the other eigenvalues (Tipping and Bishop 1999, eq. 12.63 in
-        Bishop 2006); the diagonal then takes the rest of each entry's sample variance, at least
-        a hundredth of σ².
+        Bishop 2006); the diagonal is then what remains of each entry's sample variance, at
+        least a hundredth of σ².
 
         Parameters
         ----------
@@ -112,6 +112,12 @@ class GaussianPrior(Prior):
             Events, of shape ``(number,) + event_shape``, at least two of them.
         rank
             Rank of the factor, below both the number and the size of the events.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two events, if they are not finite or all the same, or if the
+            rank is out of range.
         """
         data = validation.array(data, "The data of GaussianPrior.from_samples")
         if data.ndim < 2 or data.shape[0] < 2:
@@ -136,30 +142,14 @@ class GaussianPrior(Prior):
                     "GaussianPrior.from_samples: the rank is out of range",
                     expected=f"an integer from 0 to {min(number, size) - 1}",
                     got=rank,
-                    remedy="choose a smaller rank, or give more events",
+                    remedy="choose a smaller rank, or pass more events",
                 )
             )
-        loc = rows.mean(0)
-        centred = rows - loc[None]
-        _, singular, vectors = jnp.linalg.svd(centred / math.sqrt(number), full_matrices=False)
-        eigenvalues = singular**2
-        total = jnp.sum(centred**2) / number
-        if not float(total) > 0:
-            raise ValueError(
-                message(
-                    "GaussianPrior.from_samples: all events are the same",
-                    remedy="give events that differ",
-                )
-            )
-        noise = (total - jnp.sum(eigenvalues[:rank])) / (size - rank)
-        noise = jnp.maximum(noise, jnp.finfo(rows.dtype).eps * total / size)
-        excess = jnp.sqrt(jnp.maximum(eigenvalues[:rank] - noise, 0.0))
-        factor = vectors[:rank].T * excess[None]
-        left = jnp.mean(centred**2, 0) - jnp.sum(factor**2, 1)
+        loc, factor, diagonal = _probabilistic_pca(rows, int(rank))
         return cls(
             loc.reshape(shape),
             factor=factor.reshape(*shape, rank),
-            diagonal=jnp.maximum(left, 0.01 * noise).reshape(shape),
+            diagonal=diagonal.reshape(shape),
         )
 
     @property
@@ -226,3 +216,26 @@ class GaussianPrior(Prior):
         """Factor and diagonal, with the event's entries along one axis."""
         factor = self._factor.reshape(self._loc.size, self._factor.shape[-1])
         return factor, self._diagonal.reshape(-1)
+
+
+def _probabilistic_pca(rows: jax.Array, rank: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean ``(n,)``, factor ``(n, rank)`` and diagonal ``(n,)`` for events as rows."""
+    number, size = rows.shape
+    loc = rows.mean(0)
+    centred = rows - loc[None]
+    _, singular, vectors = jnp.linalg.svd(centred / math.sqrt(number), full_matrices=False)
+    eigenvalues = singular**2
+    total = jnp.sum(centred**2) / number
+    if not float(total) > 0:
+        raise ValueError(
+            message(
+                "GaussianPrior.from_samples: all events are the same",
+                remedy="pass events that differ",
+            )
+        )
+    noise = (total - jnp.sum(eigenvalues[:rank])) / (size - rank)
+    noise = jnp.maximum(noise, jnp.finfo(rows.dtype).eps * total / size)
+    excess = jnp.sqrt(jnp.maximum(eigenvalues[:rank] - noise, 0.0))
+    factor = vectors[:rank].T * excess[None]
+    remainder = jnp.mean(centred**2, 0) - jnp.sum(factor**2, 1)
+    return loc, factor, jnp.maximum(remainder, 0.01 * noise)

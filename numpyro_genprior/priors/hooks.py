@@ -1,4 +1,4 @@
-"""The hooks of a family of priors: what is particular to it, with a default for each.
+"""The hooks that a family of priors overrides, with a default for each.
 
 Each method is written for one latent or one event and one condition (or None); `Prior` maps them
 over batches. `Prior` describes when each of them is called.
@@ -21,7 +21,7 @@ Density = Literal["exact", "conditional", "none"]
 
 
 class PriorHooks(Distribution):
-    """The hooks, of which only `_decode` has no default. Families subclass `Prior`."""
+    """The hooks; only `_decode` has no default. Families subclass `Prior`."""
 
     density: Density = "none"
     no_density: str = "events have no density. Put @ngp.latent on the model to infer the latent."
@@ -36,7 +36,7 @@ class PriorHooks(Distribution):
         raise NotImplementedError(
             message(
                 f"{type(self).__name__} has no _decode",
-                expected="a subclass of Prior that makes an event of one latent",
+                expected="a subclass of Prior that decodes one latent to one event",
                 remedy="write _decode(self, z, condition), or use GANPrior(net, latent)",
             )
         )
@@ -46,7 +46,7 @@ class PriorHooks(Distribution):
         raise self._without_density("log_prob")
 
     def _log_prob_of_draw(self, *intermediates: jax.Array) -> jax.Array:
-        """Log density of a draw, from what ``sample_with_intermediates`` gave with it."""
+        """Log density of a draw, from the intermediates of ``sample_with_intermediates``."""
         raise NotImplementedError(f"{type(self).__name__} gives no intermediates with its draws.")
 
     def _event_loc_scale(
@@ -63,7 +63,7 @@ class PriorHooks(Distribution):
         )
 
     def _inverse(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
-        """A latent z with ``_decode(z, condition) == x``; the shortest if there are several."""
+        """A latent z with ``_decode(z, condition) == x``; of several, that of least norm."""
         raise NotImplementedError(
             message(
                 f"{type(self).__name__} does not say which latent gives an event",
@@ -74,7 +74,7 @@ class PriorHooks(Distribution):
 
     @property
     def encoder(self) -> Callable[..., tuple[jax.Array, jax.Array]] | None:
-        """A network of one event (and one condition, if it takes one) that returns ``(loc, scale)``
+        """A network of one event (and optionally one condition) that returns ``(loc, scale)``
         of a normal distribution over the latent; None if there is none.
         """
         return None

@@ -19,7 +19,14 @@ def as_latent(
     """An integer, a shape or a distribution as the distribution of the latent.
 
     `allow_batch`: whether a distribution may have batch dimensions, as a prior with a batch of
-    conditions does.
+    conditions has.
+
+    Raises
+    ------
+    TypeError
+        If `latent` is none of these.
+    ValueError
+        If the distribution is discrete, or has batch dimensions that are not allowed.
     """
     if isinstance(latent, Distribution):
         return _continuous_event(latent, allow_batch)

@@ -1,4 +1,4 @@
-"""Warn about posterior draws of a latent that are given to a model which does not use them."""
+"""Warn about draws of a latent that are given to a model without ``ngp.latent``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 
 
 def warn_if_latent_is_ignored() -> None:
-    """Warn when site ``x`` is drawn from the prior although ``x_latent`` was given.
+    """Warn if site ``x`` is drawn from the prior although ``x_latent`` was given.
 
-    This happens when draws from a model under ``ngp.latent`` are given (by `Predictive`,
+    This happens if draws from a model under ``ngp.latent`` are given (by `Predictive`,
     `substitute` or `condition`) to the same model without it: NumPyro finds no ``x`` among them
     and silently draws one from the prior.
     """
@@ -23,7 +23,7 @@ def warn_if_latent_is_ignored() -> None:
     if site is None:
         return
     name = f"{site['name']}_latent"
-    if any(_offers(handler, {**site, "name": name}) for handler in _PYRO_STACK):
+    if any(_has_value(handler, {**site, "name": name}) for handler in _PYRO_STACK):
         warnings.warn(
             f"Draws of {name!r} were given, but the model samples {site['name']!r} itself: its "
             "value is a fresh draw from the prior and not from the posterior. Decorate the model "
@@ -42,7 +42,7 @@ def _current_site() -> dict[str, Any] | None:
     return None
 
 
-def _offers(handler: Messenger, site: dict[str, Any]) -> bool:
+def _has_value(handler: Messenger, site: dict[str, Any]) -> bool:
     handlers = numpyro.handlers
     if isinstance(handler, handlers.substitute):
         data, function = handler.data, handler.substitute_fn

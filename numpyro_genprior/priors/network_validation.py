@@ -13,7 +13,7 @@ from numpyro_genprior.networks.frozen import Frozen
 
 
 def freeze(net: Callable[..., Any], what: str) -> Frozen:
-    """A `Frozen` network with finite weights."""
+    """A `Frozen` network; raises TypeError or ValueError for what cannot be one."""
     if not callable(net):
         raise TypeError(
             message(
@@ -69,5 +69,5 @@ def _refuse_foreign(net: object, what: str) -> None:
 
 
 def call(net: Frozen, z: jax.Array, condition: jax.Array | None) -> Any:
-    """The network of one latent, and of one condition if there is one."""
+    """The network's output for one latent, and one condition if there is one."""
     return net(z) if condition is None else net(z, condition)

@@ -1,4 +1,4 @@
-"""`Prior`: the abstract generative prior. The only place with batching and pytree code."""
+"""`Prior`: the base class of all priors, with their shapes, batching, pytrees and checks."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ class Prior(PriorHooks):
 
     A prior is the distribution of ``x = g(z, c)`` (plus decoder noise, for some) with a latent
     ``z`` and an optional condition ``c``. A family is a subclass in one file: it writes unbatched
-    functions of one latent or one event, and says here all that is particular to it. Shapes,
-    batching over conditions, pytree behaviour and checks are done in this class, once.
+    functions of one latent or one event, and sets the class attributes below. This class adds
+    shapes, batching over conditions, pytree behaviour and checks.
 
     Parameters
     ----------
     latent
         The distribution of the latent: an integer for a standard normal of that size, a shape for
-        a standard normal array, or a NumPyro distribution without batch dimensions (another prior,
-        too).
+        a standard normal array, or a NumPyro distribution without batch dimensions (possibly
+        another prior).
     event_shape
-        Shape of one event; found by `jax.eval_shape` when None.
+        Shape of one event; None: found by `jax.eval_shape`.
     support
-        Where the events live. A constraint on single numbers is declared for the whole event.
-        The real numbers when None.
+        Where the events live. A constraint on single numbers is applied to all entries of the
+        event. None: the real numbers.
     condition
         Array given to the generator; leading dimensions beyond those of one condition become the
         batch shape. Integers (labels, up to 2²⁴) are allowed.
     condition_shape
-        Shape of one condition; if None, the largest trailing shape that the generator takes.
+        Shape of one condition; None: the largest trailing shape that the generator accepts.
 
     Attributes
     ----------
@@ -62,9 +62,9 @@ class Prior(PriorHooks):
     no_density
         Why there is none, and what to do, for the message of `log_prob` and `score`.
     no_fisher
-        Why an observed event has no Fisher information, and what to do; None where it may have.
+        Why an observed event has no Fisher information, and what to do; None if it may have.
     fisher_constants
-        Names of the attributes that the Fisher information takes as known. Inference refuses a
+        Names of the attributes that the Fisher information treats as known. Inference refuses a
         model in which they depend on latent variables.
     trainable_fields, scale_field
         Names of the attributes that `ngp.param` trains, and of the positive one that it trains
@@ -78,11 +78,11 @@ class Prior(PriorHooks):
     ValueError, TypeError
         At construction, if shapes, dtypes or outputs of the network do not fit.
     NotImplementedError
-        By `log_prob` and `score` if there is no density.
+        If `log_prob` or `score` is called and there is no density.
 
     Notes
     -----
-    **Density** as the subclass states it.
+    **Density** as stated by the subclass.
 
     **Fails when** the subclass draws random numbers or reads shapes of batches in `_decode`: it
     is called on one latent, under `jax.vmap`.
@@ -96,10 +96,10 @@ class Prior(PriorHooks):
     ``_event_loc_scale(z, condition)``           mean and standard deviation of the event given its
                                                  latent, if the density is conditional
     ``_inverse(x, condition)``                   a latent of the event: `inverse`, from which
-                                                 inference takes coordinates of given events
+                                                 inference computes coordinates of events
     ``encoder``                                  a property: the network ``x -> (loc, scale)`` that
                                                  proposes latents, a start for inference
-    ``event_scale``                              a property: the decoder noise, where it is constant
+    ``event_scale``                              a property: the decoder noise, if it is constant
     ``_fisher_parameters(condition)``,           the parameters θ of an observed event and
     ``_fisher_root(tangent, condition)``         ``F(θ)^(1/2) dθ``: Fisher information, MGVI
     ``_from_file(stored)``                       a class method that builds the prior from the parts
@@ -173,7 +173,7 @@ class Prior(PriorHooks):
 
     @property
     def event_dtype(self) -> np.dtype:
-        """The dtype of events: the widest of the weights' and of JAX's default float."""
+        """The dtype of events: the wider of the weights' dtype and JAX's default float."""
         return self._declared.value[1]
 
     @property
@@ -203,14 +203,14 @@ class Prior(PriorHooks):
         Raises
         ------
         ValueError
-            If the prior takes no condition, or one of another shape.
+            If the prior has no condition, or one of another shape.
         """
         if self._condition is None:
             raise ValueError(
                 message(
-                    f"{type(self).__name__}.given: this prior takes no condition",
+                    f"{type(self).__name__}.given: this prior has no condition",
                     got=f"a condition of shape {jnp.shape(condition)}",
-                    remedy="build it with condition= from a network that takes (latent, condition)",
+                    remedy="build it with condition= from a network of (latent, condition)",
                 )
             )
         other = copy.copy(self)
@@ -269,7 +269,7 @@ class Prior(PriorHooks):
         Raises
         ------
         NotImplementedError
-            As `event_given` does.
+            If the density is not conditional.
         """
         z = validation.latent_value(z, self._latent)
         k = self.event_dim
@@ -381,8 +381,8 @@ class Prior(PriorHooks):
             return jnp.where(jnp.isnan(log_prob), -jnp.inf, log_prob)
 
         def inside(x: jax.Array, log_prob: jax.Array) -> jax.Array:
-            good = self.support(x) & ~jnp.isnan(log_prob)
-            return jnp.where(good, log_prob, -jnp.inf)
+            valid = self.support(x) & ~jnp.isnan(log_prob)
+            return jnp.where(valid, log_prob, -jnp.inf)
 
         return vectorise(inside, [(value, self.event_dim), (log_prob, 0)], [0])
 

@@ -1,4 +1,4 @@
-"""Find the shapes of events and conditions by abstract evaluation, and explain what fails."""
+"""Find the shapes of events and conditions by abstract evaluation, and explain failures."""
 
 from __future__ import annotations
 
@@ -19,31 +19,41 @@ class OutputError(TypeError):
     """A network's output that a prior cannot use, with a message that says what to do."""
 
 
-EXPLAINED = (OutputError, NetworkError, NotImplementedError, Warning)
+EXPLAINED_ERRORS = (OutputError, NetworkError, NotImplementedError, Warning)
 """Errors whose messages already say what to do."""
 
 
 def abstract_event(decode: Callable[..., Any], z: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of g(z) for a generator without a condition."""
+    """Shape and dtype of g(z) for a generator without a condition.
+
+    Raises
+    ------
+    ValueError
+        If the generator fails on `z`.
+    OutputError
+        If it does not return one array of floats.
+    """
     try:
         output = jax.eval_shape(lambda z: decode(z, None), z)
-    except EXPLAINED:
+    except EXPLAINED_ERRORS:
         raise
     except Exception as error:
-        raise _explained(decode, z, error) from error
+        raise _explained_error(decode, z, error) from error
     return one_array(output)
 
 
-def _explained(decode: Callable[..., Any], z: jax.ShapeDtypeStruct, error: Exception) -> Exception:
-    said = first_line(error)
-    if isinstance(error, TypeError) and "missing" in said and "argument" in said:
+def _explained_error(
+    decode: Callable[..., Any], z: jax.ShapeDtypeStruct, error: Exception
+) -> Exception:
+    reason = first_line(error)
+    if isinstance(error, TypeError) and "missing" in reason and "argument" in reason:
         return ValueError(
             message(
-                f"The network wants a condition ({said})",
+                f"The network needs a condition ({reason})",
                 expected="condition=",
                 got="none",
                 remedy="pass condition=array; a model replaces it with prior.given(c). A switch, a "
-                "key or a state is no condition: give it to from_flax, from_haiku or "
+                "key or a state is not a condition: pass it to from_flax, from_haiku or "
                 "functools.partial",
             )
         )
@@ -55,7 +65,7 @@ def _explained(decode: Callable[..., Any], z: jax.ShapeDtypeStruct, error: Excep
     if leaves and all(leaf.shape[:1] == (1,) for leaf in leaves):
         return ValueError(
             message(
-                f"The network fails on one latent of shape {z.shape} and takes a batch of one",
+                f"The network fails on one latent of shape {z.shape} but accepts a batch of one",
                 expected="an unbatched network",
                 remedy="pass lambda z: net(z[None])[0]; the prior does the batching",
             )
@@ -63,13 +73,13 @@ def _explained(decode: Callable[..., Any], z: jax.ShapeDtypeStruct, error: Excep
     remedy = "check latent= against the network's input size (with a condition: and condition=)"
     if isinstance(error, jax.errors.JAXTypeError):
         remedy = "write it with jax.numpy, without branches on values; jax.pure_callback is slow, "
-        remedy += "but takes any function"
-    elif "key" in said.split() and isinstance(error, RuntimeError):
+        remedy += "but accepts any function"
+    elif "key" in reason.split() and isinstance(error, RuntimeError):
         remedy = "put it into inference mode, eqx.nn.inference_mode(net); noise of the decoder is "
         remedy += "VAEPrior's `scale`"
     return ValueError(
         message(
-            f"The network fails on one latent ({type(error).__name__}: {said})",
+            f"The network fails on one latent ({type(error).__name__}: {reason})",
             expected=f"a function of one latent of shape {z.shape}",
             remedy=remedy,
         )
@@ -77,6 +87,7 @@ def _explained(decode: Callable[..., Any], z: jax.ShapeDtypeStruct, error: Excep
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error's message, without a full stop."""
     return (str(error).splitlines() or [""])[0].rstrip(".")
 
 
@@ -86,7 +97,15 @@ def fit_condition(
     decode: Callable[..., Any],
     z: jax.ShapeDtypeStruct,
 ) -> tuple[Condition, jax.ShapeDtypeStruct]:
-    """Find which trailing dimensions of `condition` are one condition, and the event."""
+    """Find which trailing dimensions of `condition` are one condition, and the abstract event.
+
+    Raises
+    ------
+    ValueError
+        If the generator accepts no split of the dimensions.
+    OutputError
+        If it does not return one array of floats.
+    """
     array = validation.array(condition, "The condition")
     validation.weights_finite(array, "The condition", "pass finite numbers")
 
@@ -97,20 +116,21 @@ def fit_condition(
         fitted = Condition(array, tuple(shape))
         return fitted, one_array(output(fitted))
     first_error: Exception | None = None
-    modes = ["raise", "allow"] if array.ndim else ["allow"]
-    for mode in modes:  # prefer a split without implicit broadcasting inside the network
+    rank_promotions = ["raise", "allow"] if array.ndim else ["allow"]
+    for rank_promotion in rank_promotions:  # first without broadcasting inside the network
         for start in range(array.ndim + 1):
             fitted = Condition(array, array.shape[start:])
             try:
-                with jax.numpy_rank_promotion(mode):
+                with jax.numpy_rank_promotion(rank_promotion):
                     return fitted, one_array(output(fitted))
-            except EXPLAINED:
+            except EXPLAINED_ERRORS:
                 raise
             except Exception as error:
                 first_error = first_error or error
     raise ValueError(
         message(
-            f"The network does not take the condition ({first_error and first_line(first_error)})",
+            "The network does not accept the condition "
+            f"({first_error and first_line(first_error)})",
             expected="a network of (latent, condition)",
             got=f"a condition of shape {array.shape}, dtype {array.dtype}",
             remedy="give one condition (batch dimensions in front; labels as integers), or leave "
@@ -120,13 +140,13 @@ def fit_condition(
 
 
 def one_array(output: PyTree) -> jax.ShapeDtypeStruct:
-    """The network's abstract output, which must be one array of floats."""
+    """The network's abstract output; raises OutputError if it is not one array of floats."""
     if not isinstance(output, jax.ShapeDtypeStruct):
         if isinstance(output, (tuple, list)) and len(output) == 2:
             raise OutputError(
                 message(
                     "The network has two outputs where one event is wanted",
-                    got="a pair, as of a VAE decoder with its own scale",
+                    got="a pair, as from a VAE decoder that returns a scale",
                     remedy="use VAEPrior(net, latent, scale=None), or return the first output",
                 )
             )

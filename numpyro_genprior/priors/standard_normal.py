@@ -25,7 +25,7 @@ class StandardNormal(Distribution):
     -----
     **Density** exact: ``log p(z) = sum(-z² / 2 - log(2 π) / 2)``.
 
-    **Fails when** never; it is the reference measure of this package.
+    **Fails when**: no case is known. It is the reference distribution of this package.
     """
 
     arg_constraints = {}

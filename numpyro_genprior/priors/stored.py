@@ -9,7 +9,7 @@ from numpyro.distributions import Distribution, constraints
 
 
 class StoredPrior(Protocol):
-    """What `Prior._from_file` is given. Fields are named without their leading underscore."""
+    """The argument of `Prior._from_file`. Fields are named without their leading underscore."""
 
     @property
     def latent(self) -> Distribution:

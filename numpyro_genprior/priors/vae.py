@@ -18,7 +18,7 @@ from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.networks.frozen import Frozen
 from numpyro_genprior.priors import network_validation
-from numpyro_genprior.priors.encoder import check_encoder, freeze_encoder, pair
+from numpyro_genprior.priors.encoder import check_encoder, freeze_encoder, loc_and_scale
 from numpyro_genprior.priors.gan import GANPrior
 from numpyro_genprior.priors.prior import Prior
 from numpyro_genprior.priors.stored import StoredPrior
@@ -27,8 +27,8 @@ from numpyro_genprior.priors.stored import StoredPrior
 class VAEPrior(Prior):
     """The distribution of ``x = g(z) + scale · noise``, for a decoder g and white noise.
 
-    What a trained variational autoencoder says about x. Under `ngp.latent` the latent becomes the
-    sample site ``x_latent``; the decoder noise is handled as ``noise=`` says.
+    The prior of a trained variational autoencoder. Under `ngp.latent` the latent becomes the sample
+    site ``x_latent``; the option ``noise=`` sets how the decoder noise enters the model.
 
     Parameters
     ----------
@@ -36,25 +36,25 @@ class VAEPrior(Prior):
         Decoder of one latent (and one condition). With ``scale=None`` it returns
         ``(loc, scale)``.
     latent
-        Size of a standard normal latent, its shape, or a distribution (a `FlowPrior`, say).
+        Size of a standard normal latent, its shape, or a distribution, e.g. a `FlowPrior`.
     scale
         Standard deviation of the decoder noise, in units of the event: a number, an array that
-        broadcasts to the event, or None when the decoder gives it.
+        broadcasts to the event, or None if the decoder returns it.
     encoder
-        Network of one event (and one condition, if it takes one) that returns ``(loc, scale)`` of
+        Network of one event (and optionally one condition) that returns ``(loc, scale)`` of
         a normal distribution over the latent: the proposal of `log_prob_bound`, and a start for
         inference.
     condition
         Array given to the decoder; leading dimensions become the batch shape.
     condition_shape
-        Shape of one condition, if it cannot be told from the network.
+        Shape of one condition, if it cannot be inferred from the network.
 
     Raises
     ------
     ValueError, TypeError
         If a network does not fit, a scale is not positive, or weights are NaN.
     NotImplementedError
-        By `log_prob` and `score`.
+        If `log_prob` or `score` is called.
 
     Notes
     -----
@@ -115,7 +115,7 @@ class VAEPrior(Prior):
             validate_args=validate_args,
         )
         if scale is None:
-            self._check_own_scale()
+            self._check_decoder_scale()
         else:
             self._scale = validation.positive(
                 scale,
@@ -138,7 +138,7 @@ class VAEPrior(Prior):
 
     @property
     def scale(self) -> jax.Array | None:
-        """Standard deviation of the decoder noise; None if the decoder gives it."""
+        """Standard deviation of the decoder noise; None if the decoder returns it."""
         return self._scale
 
     @property
@@ -148,14 +148,14 @@ class VAEPrior(Prior):
 
     def _decode(self, z: jax.Array, condition: jax.Array | None) -> jax.Array:
         output = network_validation.call(self._net, z, condition)
-        return output if self._scale is not None else pair(output, "decoder")[0]
+        return output if self._scale is not None else loc_and_scale(output, "decoder")[0]
 
     def _event_loc_scale(
         self, z: jax.Array, condition: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
         output = network_validation.call(self._net, z, condition)
         if self._scale is None:
-            loc, scale = pair(output, "decoder")
+            loc, scale = loc_and_scale(output, "decoder")
             return loc, jnp.broadcast_to(scale, loc.shape)
         return output, jnp.broadcast_to(self._scale, output.shape)
 
@@ -166,7 +166,7 @@ class VAEPrior(Prior):
         if there is one, otherwise the distribution of the latent. Its expectation is at most
         ``log p(x)`` and grows with K (Burda et al. 2016, theorem 1). A draw outside the latent's
         support, or with a density of NaN, gets weight zero, which only lowers the bound: minus
-        infinity if no draw is left.
+        infinity if all weights are zero.
 
         Parameters
         ----------
@@ -200,7 +200,7 @@ class VAEPrior(Prior):
         x = validation.event_value(x, self.event_shape, self.event_dtype)
         batch = jnp.broadcast_shapes(x.shape[: x.ndim - self.event_dim], self.batch_shape)
         x = jnp.broadcast_to(x, batch + self.event_shape)
-        if self._encoder is None:  # q is the latent's own distribution: p / q = 1
+        if self._encoder is None:  # q is the distribution of the latent: p / q = 1
             z, correction = self._latent.expand(batch).sample(key, (num_samples,)), 0.0
         else:
             k = self._latent.event_dim
@@ -215,11 +215,11 @@ class VAEPrior(Prior):
         log_weights = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
         return jax.nn.logsumexp(log_weights, axis=0) - math.log(num_samples)
 
-    def _check_own_scale(self) -> None:
+    def _check_decoder_scale(self) -> None:
         z = jax.ShapeDtypeStruct(self._latent.event_shape, self.event_dtype)
         condition = None if self._condition is None else self._condition.abstract
         output = jax.eval_shape(lambda z, c: network_validation.call(self._net, z, c), z, condition)
-        scale = pair(output, "decoder")[1]
+        scale = loc_and_scale(output, "decoder")[1]
         try:
             fits = jnp.broadcast_shapes(scale.shape, self.event_shape) == self.event_shape
         except ValueError:
@@ -227,7 +227,7 @@ class VAEPrior(Prior):
         if not fits or not jnp.issubdtype(scale.dtype, jnp.floating):
             raise ValueError(
                 message(
-                    "The decoder's own scale does not fit its mean",
+                    "The scale that the decoder returns does not fit its mean",
                     expected=f"floats that broadcast to {self.event_shape}",
                     got=f"{scale.dtype} of shape {scale.shape}",
                     remedy="return one positive standard deviation, or one for each entry",
@@ -253,7 +253,7 @@ class VAEPrior(Prior):
         ----------
         scale
             Standard deviation, positive, in units of the event; broadcasts to ``event_shape``. It
-            replaces the scale that a decoder gives itself.
+            replaces a scale that the decoder returns.
 
         Raises
         ------
@@ -291,7 +291,7 @@ class VAEPrior(Prior):
 
 
 class _First(eqx.Module):
-    """The first of two outputs: the mean of a decoder that also gives its scale."""
+    """The first of two outputs: the mean of a decoder that also returns a scale."""
 
     net: Frozen
 

@@ -21,13 +21,13 @@ def vectorise(
 ) -> Any:
     """Call `function`, written for single elements, on arrays with leading dimensions.
 
-    Leading dimensions broadcast as in NumPy, and an argument without them is not repeated. With
-    none at all the function is called directly: no trace of batching remains in the program.
+    Leading dimensions broadcast as in NumPy, and an argument without them is not repeated. Without
+    leading dimensions the function is called directly, and the program has no batching.
 
     Parameters
     ----------
     function
-        Takes one element per argument.
+        Function of one element for each argument.
     arguments
         Pairs (array, number of dimensions of one element).
     outputs
@@ -40,8 +40,8 @@ def vectorise(
         jnp.reshape(array, (1,) * (leading + ndim - jnp.ndim(array)) + jnp.shape(array))
         for array, ndim in arguments
     )
-    inputs = ",".join(_core(f"a{i}_", ndim) for i, (_, ndim) in enumerate(arguments))
-    results = ",".join(_core(f"r{i}_", ndim) for i, ndim in enumerate(outputs))
+    inputs = ",".join(_signature_of(f"a{i}_", ndim) for i, (_, ndim) in enumerate(arguments))
+    results = ",".join(_signature_of(f"r{i}_", ndim) for i, ndim in enumerate(outputs))
     mapped = jnp.vectorize(function, signature=f"{inputs}->{results}")
     return mapped(*aligned)
 
@@ -82,5 +82,5 @@ def for_each_condition(
     return jax.tree.map(lambda a: a.reshape(*batch_shape, *a.shape[1:]), mapped)
 
 
-def _core(prefix: str, ndim: int) -> str:
+def _signature_of(prefix: str, ndim: int) -> str:
     return "(" + ",".join(f"{prefix}{i}" for i in range(ndim)) + ")"

@@ -1,4 +1,4 @@
-"""How a prior enters a model: `latent`, `sample`, `LatentReparam`, `param`, and the reader."""
+"""Priors in models: `latent`, `sample`, `LatentReparam` and `param`; reading a model's sites."""
 
 from numpyro_genprior.sites.handler import latent, sample
 from numpyro_genprior.sites.param import param

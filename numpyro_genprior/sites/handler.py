@@ -19,7 +19,7 @@ from numpyro_genprior.sites.reparam import LatentReparam, Noise, needs_latent
 from numpyro_genprior.sites.wrappers import unwrap
 
 FOLLOWS_LATENT = "follows its latent"
-"""Value of NumPyro's mark ``_control_flow_done`` that makes ``substitute`` pass over an event."""
+"""Value of NumPyro's mark ``_control_flow_done`` that makes ``substitute`` skip an event."""
 
 
 class latent(numpyro.handlers.reparam):
@@ -47,8 +47,15 @@ class latent(numpyro.handlers.reparam):
     ValueError
         If ``condition``, ``do``, ``substitute`` or ``replay`` from outside gives a value to an
         event that is made from its latent, and not to its latent and noise sites as well: the value
-        would not reach them. (Of a whole draw, the latent decides, and the event follows.) If a
-        site cannot be reparameterised, see `LatentReparam`.
+        would not reach them. (If all of them have values, the event is decoded from its latent.)
+        If a site cannot be reparameterised, see `LatentReparam`.
+    TypeError
+        If `model` is a distribution.
+
+    Notes
+    -----
+    **Fails when** the model uses a prior outside of ``numpyro.sample``, e.g. by its `log_prob`: the
+    handler sees sample sites only.
 
     Examples
     --------
@@ -127,7 +134,7 @@ class latent(numpyro.handlers.reparam):
             self._check_unrecorded(name, unwrap(msg["fn"]))
             msg["stop"] = True
         _make_deterministic(msg, value)
-        if given:  # along with its latent, which decides
+        if given:  # as its latent is, from which the event is decoded
             msg["_control_flow_done"] = FOLLOWS_LATENT
 
     def _check_unrecorded(self, name: str, prior: Prior) -> None:
@@ -152,20 +159,20 @@ class latent(numpyro.handlers.reparam):
     def _enter_control_flow(self, msg: Message) -> None:
         """Decorate the bodies of scan and cond, which NumPyro hides from outer handlers."""
 
-        def inside(body: Callable[..., Any]) -> Callable[..., Any]:
+        def decorate(body: Callable[..., Any]) -> Callable[..., Any]:
             handler = latent(body, explicit=True, noise=self.noise, record=self.record)
             handler.in_loop = True
             return handler
 
         first, *rest = msg["args"]
         if callable(first):  # scan(body, init, xs, ...)
-            msg["args"] = (inside(first), *rest)
+            msg["args"] = (decorate(first), *rest)
         else:  # cond(predicate, true_fun, false_fun, operand)
-            msg["args"] = (first, *(inside(f) if callable(f) else f for f in rest))
+            msg["args"] = (first, *(decorate(f) if callable(f) else f for f in rest))
 
 
 def _check_observed(msg: Message) -> None:
-    """Refuse a value whose trailing dimensions are not those of an event of the prior."""
+    """Refuse a value whose trailing dimensions are not the event shape of the prior."""
     prior = unwrap(msg["fn"])
     if not isinstance(prior, Prior):
         return
@@ -176,7 +183,7 @@ def _check_observed(msg: Message) -> None:
                 f"Site {msg['name']!r} is observed, and the data are not an event of its prior",
                 expected=f"shape (..., {', '.join(map(str, shape))})",
                 got=got,
-                remedy="reshape the data; what is measured of an event belongs in a likelihood",
+                remedy="reshape the data; measurements of an event belong in a likelihood",
             )
         )
 
@@ -213,7 +220,7 @@ def sample(
     name
         Name of the event; the latent's is ``name + "_latent"``.
     prior
-        A prior, possibly expanded, masked or made an event.
+        A prior, possibly with ``expand``, ``mask`` or ``to_event`` applied.
     noise, record, explicit
         As for `latent`.
     obs
@@ -227,7 +234,9 @@ def sample(
     Raises
     ------
     ValueError
-        As `latent` and `LatentReparam` do.
+        If the site cannot be reparameterised, see `latent` and `LatentReparam`.
+    TypeError
+        If `prior` is not a distribution.
     """
     if not isinstance(prior, Distribution):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""The log likelihood of a trace: the one place where masks, scales and plates enter it."""
+"""The log likelihood of a trace, with masks, scales and plates."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def log_likelihood(trace: Trace, names: Iterable[str] | None = None) -> jax.Arra
         What ``numpyro.handlers.trace`` recorded.
     names
         The sites to sum over. None: all observed ones, ``numpyro.factor`` included.
+
+    Returns
+    -------
+    jax.Array
+        A scalar.
     """
     if names is None:
         names = [n for n, s in trace.items() if s["type"] == "sample" and s["is_observed"]]
@@ -31,9 +36,9 @@ def log_likelihood(trace: Trace, names: Iterable[str] | None = None) -> jax.Arra
 
 
 def pointwise_log_likelihood(site: Message) -> jax.Array:
-    """Log density of one site, by batch entry: 0 where it is masked, and not scaled.
+    """Log density of one site, of its batch shape: 0 where it is masked, without scales.
 
-    Scales (``handlers.scale``, subsampled plates) weigh the sum over observations and are not part
+    Scales (``handlers.scale``, subsampled plates) weight the sum over observations and are not part
     of the density of an observation. With ``obs_mask``, NumPyro masks site ``y_observed``.
     """
     with jax.numpy_rank_promotion("allow"):  # NumPyro's distributions rely on it

@@ -1,4 +1,4 @@
-"""The one reader of a model: what its sites are, from one abstract trace."""
+"""Read the sites of a model (their roles, shapes and plates) from one abstract trace."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Site:
     role
         What the site is to the generative priors of the model: ``"latent"`` of an event,
         ``"event"``, decoder ``"noise"`` of an event; ``"data"`` and ``"factor"`` for other
-        observed sites; ``"other"`` for all that is left. The latent of an event that is itself an
-        event (made of a nested latent) has the role ``"latent"``.
+        observed sites; ``"other"`` for the rest. The latent of an event that is itself an
+        event (decoded from a nested latent) has the role ``"latent"``.
     observed
         Whether it is a sample site with a value. ``numpyro.factor`` counts as observed.
     has_value
@@ -72,13 +72,13 @@ class Site:
         Whether its support is discrete, whether its distribution has a mask, and whether its log
         density is scaled (by ``handlers.scale`` or a subsampled plate).
     in_scan
-        Whether it stands in the body of a ``scan``.
+        Whether it is in the body of a ``scan``.
     full_size
         For a plate, its size before subsampling. The shape is that after subsampling.
     event
         For a latent or noise, the name of its event (which ``record=False`` keeps out of a trace).
     latent, noise
-        For an event, the names of the sites that it is made of.
+        For an event, the names of the sites that determine it.
     """
 
     name: str
@@ -163,7 +163,7 @@ class ModelSites(Mapping[str, Site]):
         return tuple(name for name in found if self[name].event not in found)
 
     def made_from(self, event: str) -> tuple[str, ...]:
-        """The latent and noise sites that an event is made of, nested ones included."""
+        """The latent and noise sites that determine an event, nested ones included."""
         site = self.get(event)
         if site is None:
             return ()
@@ -223,9 +223,9 @@ def placeholder_trace(
 ) -> Trace:
     """Trace of a model whose continuous latent sites are zero, whatever their support."""
     seeded = numpyro.handlers.seed(model, 0)
-    started = numpyro.handlers.substitute(seeded, substitute_fn=_zeros)
+    substituted = numpyro.handlers.substitute(seeded, substitute_fn=_zeros)
     with numpyro.handlers.block():
-        return numpyro.handlers.trace(started).get_trace(*args, **kwargs)
+        return numpyro.handlers.trace(substituted).get_trace(*args, **kwargs)
 
 
 def _zeros(site: Message) -> jax.Array | None:
@@ -245,10 +245,10 @@ def read_trace(trace: Trace) -> ModelSites:
 
 
 class _Links:
-    """Which site is the latent or the noise of which event, by the marks of `LatentReparam`.
+    """The latent and noise sites of each event, by the marks of `LatentReparam`.
 
-    A mark names the event as it was called where the sites were made. Handlers of ``scope``
-    outside put the same prefix before all of these names.
+    A mark holds the name of the event without the prefixes of outer ``scope`` handlers, which are
+    the same for an event, its latent and its noise.
     """
 
     def __init__(self, trace: Trace) -> None:

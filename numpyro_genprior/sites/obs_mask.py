@@ -1,4 +1,4 @@
-"""Partly observed events: what of them the argument ``obs_mask`` of ``numpyro.sample`` masks."""
+"""Partly observed events: restrict the mask of ``obs_mask`` to the density of the event."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpyro_genprior.sites.wrappers import WRAPPERS, wrap_like
 
 @contextlib.contextmanager
 def without_obs_mask(fn: Distribution) -> Iterator[Distribution]:
-    """Take the mask of ``obs_mask`` off a distribution, and off the sites sampled inside.
+    """Remove the mask of ``obs_mask`` from a distribution and from the sites sampled inside.
 
     For ``numpyro.sample("x", prior, obs=x, obs_mask=mask)`` NumPyro samples ``x_observed`` under
     ``handlers.mask(mask)``, and ``x_unobserved`` under its complement. Only the density of the
@@ -40,7 +40,7 @@ def without_obs_mask(fn: Distribution) -> Iterator[Distribution]:
 
 
 def _masked_observe_frame() -> FrameType | None:
-    """The call of NumPyro's ``_masked_observe`` that samples the present site."""
+    """The call of NumPyro's ``_masked_observe`` that samples the current site."""
     if not (_PYRO_STACK and isinstance(_PYRO_STACK[-1], numpyro.handlers.mask)):
         return None
     frame: FrameType | None = sys._getframe(1)
@@ -56,7 +56,7 @@ def _is_inside(fn: Distribution, original: Distribution) -> bool:
 
 
 def _unmask(fn: Distribution, original: Distribution) -> Distribution:
-    """Leave out the innermost mask around `original`."""
+    """Remove the innermost mask around `original`."""
     if fn is original or not isinstance(fn, WRAPPERS):
         return fn
     if isinstance(fn, MaskedDistribution) and not _has_mask(fn.base_dist, original):

@@ -1,4 +1,4 @@
-"""Values that handlers outside a decorated model give to an event made from its latent."""
+"""Check the values that outer handlers (``condition``, ``replay``, ...) give to a decoded event."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpyro.primitives import Messenger
 from numpyro_genprior.errors import message
 from numpyro_genprior.sites.model_reader import Message
 
-Giver = tuple[str, str, Callable[[str], bool]]
+ValueSource = tuple[str, str, Callable[[str], bool]]
 """Name of a handler, prefix that scopes put before names on the way to it, and whether it has a
 value for a name."""
 
@@ -35,12 +35,12 @@ def is_given(msg: Message, parts: Sequence[str], outer: Sequence[Messenger]) -> 
         If they give a value to the event but not to all of `parts`: these would be drawn from the
         prior, and the value would not reach them.
     """
-    givers = list(_givers(msg, outer))
+    sources = list(_value_sources(msg, outer))
 
     def is_known(name: str) -> bool:
-        return any(has_value(prefix + name) for _, prefix, has_value in givers)
+        return any(has_value(prefix + name) for _, prefix, has_value in sources)
 
-    for handler, prefix, has_value in givers:
+    for handler, prefix, has_value in sources:
         if has_value(prefix + msg["name"]):
             missing = [prefix + part for part in parts if not is_known(part)]
             if missing:
@@ -49,7 +49,7 @@ def is_given(msg: Message, parts: Sequence[str], outer: Sequence[Messenger]) -> 
     return False
 
 
-def _givers(msg: Message, outer: Sequence[Messenger]) -> Iterator[Giver]:
+def _value_sources(msg: Message, outer: Sequence[Messenger]) -> Iterator[ValueSource]:
     prefix = ""
     for handler in reversed(outer):
         if isinstance(handler, handlers.scope) and "sample" not in handler.hide_types:
@@ -89,7 +89,7 @@ def _has_value(function: Callable[[Any], Any], name: str, *, msg: Message) -> bo
 def _incomplete(handler: str, name: str, missing: Sequence[str]) -> str:
     parts = " and ".join(map(repr, missing))
     return message(
-        f"{handler} gives a value to {name!r}, which is made from {parts}, and {parts} would be "
-        "drawn from the prior all the same",
+        f"{handler} gives a value to {name!r}, which is made from {parts}, but {parts} would "
+        "still be drawn from the prior",
         remedy=f"give a value to {parts}, or observe {name!r} through a likelihood",
     )

@@ -1,4 +1,4 @@
-"""`LatentReparam`: one site, by its latent."""
+"""`LatentReparam`: reparameterise one site by its latent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LatentReparam(Reparam):
     noise
         For a prior with decoder noise (`VAEPrior`), how the noise enters the model:
         ``"noncentered"`` (white noise in the sample site ``x_noise``), ``"centered"`` (``x`` is a
-        sample site given ``x_latent``; takes ``obs``) or ``"omit"`` (x = g(z)). ``"auto"``:
+        sample site given ``x_latent``; accepts ``obs``) or ``"omit"`` (x = g(z)). ``"auto"``:
         centered if the event is observed, else noncentered.
     explicit
         Reparameterise a nested latent even if its density is exact.
@@ -44,12 +44,15 @@ class LatentReparam(Reparam):
     ------
     ValueError
         If the site cannot be reparameterised: ``obs`` on an event without a density, noncentered
-        noise with ``obs``, a distribution that is not a prior. If `noise` is none of the four.
+        noise with ``obs``, a distribution that is not a prior. If `noise` is not one of these four.
 
     Notes
     -----
     A mask on the prior masks its latent and noise, too. With ``obs_mask``, only the density of the
     observed event is masked.
+
+    **Fails when** the site is inside ``scan`` or ``cond``, whose bodies NumPyro hides from outer
+    handlers: use `latent`, which decorates them.
     """
 
     def __init__(self, noise: Noise = "auto", *, explicit: bool = False) -> None:
@@ -115,13 +118,13 @@ class LatentReparam(Reparam):
             raise ValueError(
                 message(
                     f"Site {name!r} is observed, and its decoder noise is noncentered",
-                    remedy='use noise="centered" (or "auto"), which takes obs',
+                    remedy='use noise="centered" (or "auto"), which accepts obs',
                 )
             )
         return self.noise
 
     def _latent(self, event: str, latent: Distribution) -> ArrayLike:
-        """Sample the latent of an event, by its own latent if it has no density itself."""
+        """Sample the latent of an event, or decode it if it has itself no density."""
         name, nested = f"{event}_latent", unwrap(latent)
         events = (event, *self._outer_events)
         if not isinstance(nested, Prior) or not needs_latent(nested, self.explicit):

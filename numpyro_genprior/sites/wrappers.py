@@ -1,4 +1,4 @@
-"""Through the wrappers that NumPyro puts around a distribution, and back."""
+"""Remove and restore the wrappers ``expand``, ``to_event`` and ``mask`` of a distribution."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def rewrap(fn: Distribution, core: Distribution) -> Distribution:
     Parameters
     ----------
     fn
-        A distribution, possibly expanded, made an event or masked.
+        A distribution, possibly with ``expand``, ``to_event`` or ``mask`` applied.
     core
         A distribution whose batch shape is that of the distribution inside `fn`, or already the
         expanded one.

@@ -147,7 +147,7 @@ def dirichlet(y):
     ("attempt", "match"),
     [
         (lambda: make(dirichlet).run(jax.random.key(0), 1.0), "EllipticalSlice.*'p'"),
-        (lambda: EllipticalSlice(differentiable, max_shrinks=0), "leave max_shrinks"),
+        (lambda: EllipticalSlice(differentiable, max_shrinks=0), "pass a larger max_shrinks"),
     ],
 )
 def test_refusals(attempt, match):

@@ -305,16 +305,16 @@ def test_refused(model, y, match):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"num_samples": 0}, "Pass a positive num_samples"),
-        ({"max_cg_steps": 0}, "Pass a positive max_cg_steps"),
-        ({"max_newton_steps": 0}, "Pass a positive max_newton_steps"),
+        ({"num_samples": 0}, "Pass a larger num_samples"),
+        ({"max_cg_steps": 0}, "Pass a larger max_cg_steps"),
+        ({"max_newton_steps": 0}, "Pass a larger max_newton_steps"),
         ({"tolerance": 0.0}, "Leave it out"),
     ],
 )
 def test_settings_out_of_range(settings, match):
     with pytest.raises(ValueError, match=match):
         MGVI(counted, **settings)
-    with pytest.raises(ValueError, match="Pass a positive num_steps"):
+    with pytest.raises(ValueError, match="Pass a larger num_steps"):
         MGVI(counted).run(jax.random.key(0), 0, jnp.asarray(COUNTS))
 
 

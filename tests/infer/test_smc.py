@@ -180,7 +180,7 @@ def test_scale_and_unconstrained_sites_by_random_walk():
 @pytest.mark.parametrize(
     ("settings", "remedy"),
     [
-        ({"moves": "nuts"}, "Take 'hmc'"),
+        ({"moves": "nuts"}, "Use 'hmc'"),
         ({"num_particles": 1}, "num_particles is too small"),
         ({"batch_size": 0}, "batch_size is too small"),
         ({"target_ess": 1.0}, "target_ess is out of range"),

@@ -299,8 +299,8 @@ def dirichlet(y):
     ("attempt", "match"),
     [
         (lambda: make(dirichlet).run(jax.random.key(0), 1.0), "'p'.*use FisherNUTS"),
-        (lambda: ParallelTempering(linear, 1), "leave num_replicas"),
-        (lambda: ParallelTempering(linear, num_steps=0), "leave num_steps"),
+        (lambda: ParallelTempering(linear, 1), "pass a larger num_replicas"),
+        (lambda: ParallelTempering(linear, num_steps=0), "pass a larger num_steps"),
         (lambda: ParallelTempering.report(make()), "call mcmc.run"),
     ],
 )

@@ -276,7 +276,7 @@ def latents_that_do_not_fit_the_conditions():
     ngp.GANPrior(conditional, 2, condition=jnp.zeros((4, 3))).decode(jnp.zeros((5, 2)))
 
 
-@ERRORS.mistake(ValueError, r"A switch, a key or a state is no condition")
+@ERRORS.mistake(ValueError, r"A switch, a key or a state is not a condition")
 def a_missing_switch():
     ngp.GANPrior(lambda z, train: W @ z, 2)
 
@@ -286,9 +286,7 @@ def another_condition_of_the_wrong_shape():
     ngp.GANPrior(conditional, 2, condition=jnp.zeros(3)).given(jnp.zeros(4))
 
 
-@ERRORS.mistake(
-    ValueError, r"Build it with condition= from a network that takes \(latent, condition\)"
-)
+@ERRORS.mistake(ValueError, r"Build it with condition= from a network of \(latent, condition\)")
 def given_on_an_unconditional_prior():
     gan().given(jnp.zeros(3))
 

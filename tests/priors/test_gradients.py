@@ -55,7 +55,7 @@ def test_labels_are_used_and_not_differentiated():
     """A gradient with respect to a prior with labels exists, and is zero for the labels."""
     prior = CASES["gan_labelled"].make(jax.random.key(1))
     gradient = jax.grad(lambda p: jnp.sum(p.decode(jnp.ones(2)) ** 2))(prior)
-    assert float(gradient._condition._held) == 0.0
+    assert float(gradient._condition._array) == 0.0
     table = gradient.net.net.table
     assert np.any(table[1] != 0)
     assert not np.any(table[jnp.array([0, 2])])

@@ -113,7 +113,7 @@ def a_transform_without_a_latent():
     ngp.FlowPrior(transforms.ExpTransform())
 
 
-@ERRORS.mistake(ValueError, r"Leave out latent= to take the flow's own base")
+@ERRORS.mistake(ValueError, r"Leave out latent= to use the base distribution of the flow")
 def a_latent_that_does_not_fit_the_flow():
     flow(latent=5)
 
@@ -174,7 +174,7 @@ def a_variance_of_zero():
     ngp.GaussianPrior(X, factor=jnp.ones((3, 1)), diagonal=jnp.array([1.0, 0.0, 1.0]))
 
 
-@ERRORS.mistake(ValueError, r"Choose a smaller rank, or give more events")
+@ERRORS.mistake(ValueError, r"Choose a smaller rank, or pass more events")
 def a_rank_above_the_number_of_events():
     ngp.GaussianPrior.from_samples(np.eye(4), rank=4)
 
@@ -189,7 +189,7 @@ def from_samples_with_nan():
     ngp.GaussianPrior.from_samples(np.full((5, 4), np.nan), rank=1)
 
 
-@ERRORS.mistake(ValueError, r"Give events that differ")
+@ERRORS.mistake(ValueError, r"Pass events that differ")
 def from_samples_that_are_all_equal():
     ngp.GaussianPrior.from_samples(np.ones((5, 4)), rank=1)
 

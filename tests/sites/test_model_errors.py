@@ -41,7 +41,7 @@ def an_observed_gan():
     run(ngp.latent(model), gan(), X)
 
 
-@ERRORS.mistake(ValueError, r"Reshape the data; what is measured of an event belongs")
+@ERRORS.mistake(ValueError, r"Reshape the data; measurements of an event belong")
 def an_event_observed_by_data_of_another_shape():
     run(ngp.latent(model), vae(), jnp.zeros(2))
 
@@ -61,7 +61,7 @@ def an_observed_gan_of_one_site():
     handlers.seed(lambda: ngp.sample("x", gan(), obs=X), KEY)()
 
 
-@ERRORS.mistake(ValueError, r'Use noise="centered" \(or "auto"\), which takes obs')
+@ERRORS.mistake(ValueError, r'Use noise="centered" \(or "auto"\), which accepts obs')
 def an_observed_vae_with_noncentered_noise():
     run(ngp.latent(model, noise="noncentered"), vae(), X)
 

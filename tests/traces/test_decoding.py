@@ -59,7 +59,7 @@ def test_decode_of_nested_and_wrapped_priors(z, events):
         (
             lambda p: ngp.decode(p, np.zeros((5, 2)), condition=np.zeros(5)),
             ValueError,
-            "takes no condition",
+            "has no condition",
         ),
     ],
 )

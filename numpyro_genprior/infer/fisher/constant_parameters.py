@@ -1,4 +1,4 @@
-"""Parameters that a rule takes as constant: refused if they depend on latent variables."""
+"""`require_constant`: refuse values that depend on latent variables where a rule has constants."""
 
 from __future__ import annotations
 

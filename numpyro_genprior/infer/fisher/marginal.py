@@ -41,9 +41,9 @@ def _whiten(
     noise = broadcast(marginal, marginal.noise_scale)
     event = broadcast(marginal, marginal.event_scale)
 
-    def scale_rows(core: Any) -> jax.Array:
-        u = core.noise_scale * inverse(core.variances)
-        v = core.event_scale * core.gram.eigenvalues * inverse(core.variances)
+    def scale_rows(element: Any) -> jax.Array:
+        u = element.noise_scale * inverse(element.variances)
+        v = element.event_scale * element.gram.eigenvalues * inverse(element.variances)
         square = jnp.sum(u**2)
         along = jnp.sum(u * v) * inverse(square)
         orthogonal = jnp.sqrt(jnp.sum((v - along * u) ** 2))

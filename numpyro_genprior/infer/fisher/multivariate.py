@@ -85,7 +85,7 @@ register_fisher(
 
 
 def _loc(normal: dist.LowRankMultivariateNormal) -> dict[str, jax.Array]:
-    """The mean; the covariance is taken as constant."""
+    """The mean; the covariance is treated as constant."""
     refusal = constant_parameters_refusal(type(normal).__name__)
     covariance = (normal.cov_factor, normal.cov_diag)
     return {"loc": require_constant(broadcast(normal, normal.loc, 1), covariance, refusal)}

@@ -104,7 +104,7 @@ def find_rule(distribution: Distribution) -> FisherRule | str | None:
 
 
 def _parameters_of_prior(prior: Prior) -> PyTree:
-    """The parameters of a prior; refuses tangents of the fields that it takes as constant."""
+    """The parameters of a prior; refuses tangents of the fields that it treats as constant."""
     constants = [getattr(prior, field) for field in prior.fisher_constants]
     refusal = constant_parameters_refusal(type(prior).__name__)
     return jax.tree.map(

@@ -1,4 +1,4 @@
-"""Special functions of Fisher informations, as sums of positive terms that do not cancel."""
+"""Special functions for Fisher information, as sums of positive terms that do not cancel."""
 
 from __future__ import annotations
 

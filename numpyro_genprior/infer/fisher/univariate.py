@@ -1,4 +1,4 @@
-"""Fisher information of continuous distributions of numbers."""
+"""Fisher information of univariate continuous distributions."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def whitened_parameters(
     """``F(at)^(1/2) θ(distribution)``, flat: its Jacobian is the square root of the information.
 
     With ``f(x) = whitened_parameters(p(x₀), p(x))`` for a function p from x to distributions, and J
-    the Jacobian of their parameters, the Jacobian of f at x₀ is ``F^(1/2) J``. So ``JᵀFJ v`` takes
+    the Jacobian of their parameters, the Jacobian of f at x₀ is ``F^(1/2) J``. So ``JᵀFJ v`` costs
     one `jax.jvp` (or the linear function of `jax.linearize`) and one transposed product of one
     function. The value of f has no meaning by itself.
 
@@ -63,8 +63,8 @@ def whitened_parameters(
     Raises
     ------
     ValueError
-        If the distribution has no rule; during differentiation, if parameters that its rule takes
-        as constant depend on x.
+        If the distribution has no rule; during differentiation, if parameters that its rule
+        treats as constant depend on x.
 
     Notes
     -----
@@ -84,20 +84,20 @@ def whitened_parameters(
     Array([[2., 0.],
            [0., 2.]], dtype=float32)
     """
-    where = "An observed distribution" if name is None else f"The distribution of site '{name}'"
-    leaves, batch = _leaves(at, distribution, where), tuple(distribution.batch_shape)
-    full = batch
+    subject = "An observed distribution" if name is None else f"The distribution of site '{name}'"
+    leaves, batch = _whitened_leaves(at, distribution, subject), tuple(distribution.batch_shape)
+    full_batch = batch
     if value is not None:
         outer = jnp.ndim(value) - distribution.event_dim
-        full = jnp.broadcast_shapes(full, jnp.shape(value)[: max(outer, 0)])
+        full_batch = jnp.broadcast_shapes(full_batch, jnp.shape(value)[: max(outer, 0)])
     if scale is not None:
         # The metric is taken at one point, so its weights must not be differentiated.
         scale = jax.lax.stop_gradient(jnp.asarray(scale))
-        full = jnp.broadcast_shapes(full, jnp.shape(scale))
-    leaves = [_spread(leaf, batch, full) for leaf in leaves]
+        full_batch = jnp.broadcast_shapes(full_batch, jnp.shape(scale))
+    leaves = [_broadcast_batch(leaf, batch, full_batch) for leaf in leaves]
     if scale is not None:
-        root = jnp.sqrt(jnp.broadcast_to(scale, full))
-        leaves = [leaf * _align(root, leaf).astype(leaf.dtype) for leaf in leaves]
+        root = jnp.sqrt(jnp.broadcast_to(scale, full_batch))
+        leaves = [leaf * append_dimensions(root, leaf).astype(leaf.dtype) for leaf in leaves]
     if not leaves:
         return jnp.zeros((0,))
     return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
@@ -161,7 +161,9 @@ def fisher_information(distribution: dist.Distribution) -> jax.Array:
     return jnp.einsum("i...r,j...r->...ij", root, root)
 
 
-def _leaves(at: dist.Distribution, distribution: dist.Distribution, where: str) -> list[jax.Array]:
+def _whitened_leaves(
+    at: dist.Distribution, distribution: dist.Distribution, subject: str
+) -> list[jax.Array]:
     """Whitened arrays, each with the batch shape of `distribution` leading."""
     if type(at) is not type(distribution):
         raise ValueError(
@@ -174,8 +176,8 @@ def _leaves(at: dist.Distribution, distribution: dist.Distribution, where: str) 
         )
     rule = find_rule(distribution)
     if rule is None and isinstance(distribution, WRAPPERS):
-        return _leaves_of_wrapper(at, distribution, where)
-    rule = _require_rule(rule, distribution, where)
+        return _leaves_of_wrapper(at, distribution, subject)
+    rule = _require_rule(rule, distribution, subject)
     # The whitening is that at one point; only the parameters that it is applied to vary.
     at = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, at)
     leaves = jax.tree.leaves(rule.whiten(at, rule.parameters(distribution)))
@@ -194,44 +196,49 @@ def _leaves(at: dist.Distribution, distribution: dist.Distribution, where: str) 
     return leaves
 
 
-def _leaves_of_wrapper(at: Any, wrapper: Any, where: str) -> list[jax.Array]:
+def _leaves_of_wrapper(at: Any, wrapper: Any, subject: str) -> list[jax.Array]:
     """Whitened arrays of the distribution inside, for the batch of the wrapper."""
-    leaves = _leaves(at.base_dist, wrapper.base_dist, where)
+    leaves = _whitened_leaves(at.base_dist, wrapper.base_dist, subject)
     if isinstance(wrapper, dist.ExpandedDistribution):
-        return [_spread(x, wrapper.base_dist.batch_shape, wrapper.batch_shape) for x in leaves]
+        return [
+            _broadcast_batch(x, wrapper.base_dist.batch_shape, wrapper.batch_shape) for x in leaves
+        ]
     if isinstance(wrapper, dist.MaskedDistribution):
         mask = jnp.broadcast_to(jnp.asarray(wrapper._mask), wrapper.batch_shape)
-        return [jnp.where(_align(mask, x), x, 0) for x in leaves]
+        return [jnp.where(append_dimensions(mask, x), x, 0) for x in leaves]
     if isinstance(wrapper, dist.TransformedDistribution):
-        refusal = _transform_refusal(wrapper, where)
+        refusal = _transform_refusal(wrapper, subject)
         return [require_constant(x, wrapper.transforms, refusal) for x in leaves]
     return leaves
 
 
-def _spread(leaf: jax.Array, batch: tuple[int, ...], full: tuple[int, ...]) -> jax.Array:
-    """Repeat an array with `batch` leading for each element of `full`."""
-    if batch == full:
+def _broadcast_batch(
+    leaf: jax.Array, batch: tuple[int, ...], full_batch: tuple[int, ...]
+) -> jax.Array:
+    """Repeat an array with `batch` leading for each element of `full_batch`."""
+    if batch == full_batch:
         return leaf
-    lead = jnp.reshape(leaf, (1,) * (len(full) - len(batch)) + leaf.shape)
-    return jnp.broadcast_to(lead, full + leaf.shape[len(batch) :])
+    lead = jnp.reshape(leaf, (1,) * (len(full_batch) - len(batch)) + leaf.shape)
+    return jnp.broadcast_to(lead, full_batch + leaf.shape[len(batch) :])
 
 
-def _align(weight: jax.Array, leaf: jax.Array) -> jax.Array:
-    return weight.reshape(weight.shape + (1,) * (leaf.ndim - weight.ndim))
+def append_dimensions(weight: jax.Array, array: jax.Array) -> jax.Array:
+    """`weight` with trailing dimensions of size 1, up to the number of dimensions of `array`."""
+    return weight.reshape(weight.shape + (1,) * (array.ndim - weight.ndim))
 
 
 def _require_rule(
-    rule: FisherRule | str | None, distribution: dist.Distribution, where: str
+    rule: FisherRule | str | None, distribution: dist.Distribution, subject: str
 ) -> FisherRule:
     """The rule, or an error that says why there is none."""
     if isinstance(rule, FisherRule):
         return rule
     name = type(distribution).__name__
     if isinstance(rule, str):
-        raise ValueError(f"{where}, {name}, has no Fisher information: {rule}")
+        raise ValueError(f"{subject}, {name}, has no Fisher information: {rule}")
     raise ValueError(
         message(
-            f"{where}, {name}, has no rule for its Fisher information",
+            f"{subject}, {name}, has no rule for its Fisher information",
             expected="one of the distributions listed in numpyro_genprior.infer.fisher",
             remedy="observe with one of them, or add a rule: ngp.infer.register_fisher("
             f"{name}, parameters=lambda d: ..., whiten=lambda d, tangent: ...)",
@@ -239,10 +246,10 @@ def _require_rule(
     )
 
 
-def _transform_refusal(transformed: dist.TransformedDistribution, where: str) -> str:
+def _transform_refusal(transformed: dist.TransformedDistribution, subject: str) -> str:
     transforms = ", ".join(type(t).__name__ for t in transformed.transforms)
     return message(
-        f"{where}, {type(transformed).__name__} by {transforms}: its transform depends on latent "
+        f"{subject}, {type(transformed).__name__} by {transforms}: its transform depends on latent "
         "variables",
         expected="a fixed transform, so that the information is that of the base distribution",
         remedy="move location and scale into the base distribution, e.g. dist.Normal(loc, scale) "

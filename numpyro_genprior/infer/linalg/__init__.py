@@ -1,1 +1,1 @@
-"""Linear algebra on functions: conjugate gradients."""
+"""Matrix-free linear algebra: conjugate gradients, subspace iteration, limits of matrix sizes."""

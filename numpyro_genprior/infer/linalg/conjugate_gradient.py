@@ -1,4 +1,4 @@
-"""Conjugate gradients for metrics that are at least the identity, stopped by the error itself."""
+"""Conjugate gradients that stop by a bound of the error, from a bound of the spectrum below."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class ConjugateGradient(lineax.AbstractLinearSolver[lineax.AbstractLinearOperato
 
     Notes
     -----
-    Why it exists beside ``lineax.CG``: that one stops by the residual, which may be √|M| times the
-    error where data are precise; and its test of breakdown asks for ``pᵀMp > 100 ε n |r|²`` (ε the
+    It differs from ``lineax.CG``, which stops by the residual (this may be √|M| times the error if
+    the data are precise), and whose test of breakdown asks for ``pᵀMp > 100 ε n |r|²`` (ε the
     precision, n the number of coordinates), so that in single precision it fails if an eigenvalue
     is below 1.2e-5 n: for a matrix of norm 1 and condition number 1e6, and for the identity of a
     million coordinates. `MGVI` and `LevenbergMarquardt` call `solve`, which keeps many right-hand
@@ -103,7 +103,7 @@ class ConjugateGradient(lineax.AbstractLinearSolver[lineax.AbstractLinearOperato
     def assume_full_rank(self) -> bool:
         return True
 
-    # The same question, as lineax asked it before version 0.1.
+    # In place of `assume_full_rank`, before version 0.1 of lineax.
     def allow_dependent_columns(self, operator: lineax.AbstractLinearOperator) -> bool:
         return False
 
@@ -123,7 +123,7 @@ class Solution(NamedTuple):
     steps
         Iterations of each.
     converged
-        Whether each has met its bound. False when the limit of iterations, or numbers that are
+        Whether each has met its bound. False if the limit of iterations, or numbers that are
         not finite, stopped it.
     """
 
@@ -139,7 +139,7 @@ class _State(NamedTuple):
     direction: jax.Array
     square: jax.Array  # |residual|²
     share: jax.Array  # |residual|² / |direction|²
-    gained: jax.Array
+    x_square: jax.Array  # xᵀMx
     steps: jax.Array
     active: jax.Array
     converged: jax.Array
@@ -164,8 +164,8 @@ def solve(
     right
         b, of shape ``(..., n)``: leading dimensions are systems, solved in lock-step.
     error, relative
-        Stop once the error e has eᵀMe at most ``error²``, or ``relative²`` times xᵀMx. This is
-        in units of N(0, M⁻¹): n stands for one standard deviation in each coordinate.
+        Stop once the error e has eᵀMe at most ``error²``, or ``relative²`` times xᵀMx. In units
+        of N(0, M⁻¹), ``error² = n`` is one standard deviation in each coordinate.
     smallest
         A lower bound of the eigenvalues of M, if they may be below 1.
     max_steps
@@ -175,36 +175,39 @@ def solve(
     -----
     The squared error is at most ``|r|⁴ / |p|²``, with residual r and direction p, if no eigenvalue
     of M is below 1 (Meurant and Tichý 2013, *On computing quadrature-based bounds for the A-norm of
-    the error in conjugate gradients*). The residual alone asks too much where the
-    data are precise: it may be √|M| times the error.
+    the error in conjugate gradients*). A bound of the residual is too strict if the
+    data are precise: the residual may be √|M| times the error.
 
-    **Fails when** M is so large that its products are rounding error: the error is then at least
-    about the precision times √|M| of what was asked for.
+    **Source** of the iteration: M. R. Hestenes & E. Stiefel, "Methods of conjugate gradients for
+    solving linear systems", J. Res. NBS 49 (1952).
+
+    **Fails when** M is so large that its products are rounding error: the relative error
+    then stays at or above about √|M| times the floating-point precision.
     """
     bound = jnp.asarray(error, right.dtype) ** 2
 
-    def near(share: jax.Array, square: jax.Array, gained: jax.Array) -> jax.Array:
-        return share * square <= smallest * jnp.maximum(bound, relative**2 * gained)
+    def meets_bound(share: jax.Array, square: jax.Array, x_square: jax.Array) -> jax.Array:
+        return share * square <= smallest * jnp.maximum(bound, relative**2 * x_square)
 
     def iterate(s: _State) -> _State:
         product = metric(s.direction)
         curvature = _dot(s.direction, product)
         active = s.active & (curvature > 0) & jnp.isfinite(curvature)
-        # A system that is done takes steps of length 0: cheaper than to select what it was.
+        # A system that has converged takes steps of length 0: cheaper than selecting its old state.
         length = jnp.where(active, s.square / jnp.where(active, curvature, 1), 0)
         residual = s.residual - length[..., None] * product
         square = _dot(residual, residual)
         ratio = jnp.where(active, square / jnp.where(active, s.square, 1), 0)
         share = s.share / (s.share + ratio)
-        gained = s.gained + length * s.square
-        done = active & near(share, square, gained)
+        x_square = s.x_square + length * s.square
+        done = active & meets_bound(share, square, x_square)
         return _State(
             x=s.x + length[..., None] * s.direction,
             residual=residual,
             direction=residual + ratio[..., None] * s.direction,
             square=square,
             share=share,
-            gained=gained,
+            x_square=x_square,
             steps=s.steps + active,
             active=active & ~done & jnp.isfinite(square),
             converged=s.converged | done,
@@ -213,21 +216,21 @@ def solve(
 
     square = _dot(right, right)
     zero, one = jnp.zeros_like(square), jnp.ones_like(square)
-    easy = near(one, square, zero)
+    solved = meets_bound(one, square, zero)
     first = _State(
         x=jnp.zeros_like(right),
         residual=right,
         direction=right,
         square=square,
         share=one,
-        gained=zero,
+        x_square=zero,
         steps=jnp.zeros(square.shape, int),
-        active=~easy & jnp.isfinite(square),
-        converged=easy,
+        active=~solved & jnp.isfinite(square),
+        converged=solved,
         count=jnp.zeros((), int),
     )
     last = jax.lax.while_loop(lambda s: s.active.any() & (s.count < max_steps), iterate, first)
-    return Solution(last.x, last.gained, last.steps, last.converged)
+    return Solution(last.x, last.x_square, last.steps, last.converged)
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:

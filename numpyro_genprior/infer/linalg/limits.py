@@ -1,7 +1,7 @@
 """Sizes up to which matrices are formed. Beyond them, products with vectors do the same work.
 
 All are compromises between the memory of a laptop in single precision and the time that products
-take. Data that fit are formed whole, for a factorisation is exact and an iteration is not.
+take. Matrices that fit are formed, because a factorisation is exact and an iteration is not.
 """
 
 MAX_DENSE_METRIC = 256
@@ -20,10 +20,10 @@ MAX_DENSE_PARTICLE_COVARIANCE = 512
 of which there have to be many more."""
 
 MAX_DENSE_SPECTRUM = 2048
-"""Coordinates all of whose directions a singular value decomposition finds, once."""
+"""Coordinates up to which one singular value decomposition finds all directions."""
 
 MAX_JACOBIAN = 20_000_000
 """Entries of a Jacobian that is formed once: 80 MB."""
 
 DEFAULT_RANK = 128
-"""Directions that are kept beyond these sizes if no number was asked for."""
+"""Directions that are kept beyond these sizes by default."""

@@ -14,7 +14,7 @@ NUM_ITERATIONS = 4
 
 
 def random_probes(width: int, size: int, dtype: DTypeLike) -> Float[Array, "width size"]:
-    """Standard normal vectors as rows, always the same."""
+    """Standard normal vectors as rows, from a fixed key."""
     return jax.random.normal(jax.random.key(0), (width, size), dtype)
 
 
@@ -37,12 +37,12 @@ def leading_subspace(
         Products of a symmetric, positive semidefinite operator with each row.
     size, width
         Length and number of the rows; `width` exceeds the number of directions that are wanted by
-        `OVERSAMPLING`, where there are so many.
+        `OVERSAMPLING`, if `size` allows.
     dtype
         Of the rows.
     num_iterations
-        How often the rows are multiplied; the error falls by the ratio of the eigenvalues beyond
-        `width` to those wanted each time.
+        Number of multiplications; each reduces the error by the ratio of the eigenvalues beyond
+        `width` to those wanted.
 
     References
     ----------
@@ -57,8 +57,10 @@ def leading_subspace(
     **Fails when** eigenvalues fall slowly beyond `width`: the last directions are then mixtures.
     """
 
+    # Steps 2, 4 and 5, which are the same for a symmetric operator: multiply, orthonormalise.
     def iterate(_: jax.Array, rows: jax.Array) -> jax.Array:
         return jnp.linalg.qr(products(rows).T)[0].T
 
+    # Step 1: a Gaussian test matrix.
     first = random_probes(width, size, dtype)
     return jax.lax.fori_loop(0, num_iterations, iterate, first)

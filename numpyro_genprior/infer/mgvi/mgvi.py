@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from tqdm.auto import tqdm
 
+from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.mgvi.result import MGVIResult, run_warnings
 from numpyro_genprior.infer.mgvi.step import Settings, Step, initial_mean, jit_step
@@ -91,8 +92,12 @@ class MGVI:
         init: Mapping[str, ArrayLike] | None = None,
         progress_bar: bool = True,
     ) -> None:
-        _require_positive(
-            num_samples=num_samples, max_cg_steps=max_cg_steps, max_newton_steps=max_newton_steps
+        validation.at_least(
+            "MGVI",
+            1,
+            num_samples=num_samples,
+            max_cg_steps=max_cg_steps,
+            max_newton_steps=max_newton_steps,
         )
         if not 0 < tolerance < 1:
             raise ValueError(
@@ -135,7 +140,7 @@ class MGVI:
         RuntimeWarning
             Once, if there are reasons to doubt the result, with all of ``result.warnings``.
         """
-        _require_positive(num_steps=num_steps)
+        validation.at_least("MGVI", 1, num_steps=num_steps)
         posterior = Posterior(self.model, args, kwargs)
         posterior.require_standard_normal("MGVI")
         if not posterior.layout.observed:
@@ -143,7 +148,7 @@ class MGVI:
                 message(
                     "MGVI: the model has no observed site, and its posterior is the prior",
                     expected="data that reach obs=",
-                    got=f"latent sites {[place.name for place in posterior.layout.slices]} alone",
+                    got=f"latent sites {[part.name for part in posterior.layout.slices]} alone",
                     remedy="pass the data as an argument of run, or draw from the prior by "
                     "numpyro.infer.Predictive",
                 )
@@ -168,23 +173,10 @@ class MGVI:
         return result
 
 
-def _require_positive(**counts: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(
-                message(
-                    f"MGVI: {name} is too small",
-                    expected="1 or more",
-                    got=value,
-                    remedy=f"pass a positive {name}",
-                )
-            )
-
-
 def _initial_mean(
     key: jax.Array, posterior: Posterior, init: Mapping[str, ArrayLike] | None
 ) -> jax.Array:
-    """The initial mean, refused if the energy or its gradient is not finite there."""
+    """The initial mean; raises ValueError if the energy or its gradient is not finite there."""
     xi = _jit_initial_mean(key, posterior) if init is None else posterior.coordinates(dict(init))
     energy, gradient = _energy(posterior, xi)
     if not (np.isfinite(energy) and np.isfinite(gradient).all()):

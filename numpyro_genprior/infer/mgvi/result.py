@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_SOLVES = 64  # linear systems that are solved together
-MAX_LAST_MOVE = 0.3  # of the mean in the last step, posterior standard deviations
+MAX_LAST_MOVE = 0.3  # of the mean in the last step, in posterior standard deviations
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -59,6 +59,10 @@ class MGVIResult(Result):
         The model and its arguments.
     settings
         Settings of the run.
+
+    Notes
+    -----
+    **Fails when** the posterior is not nearly Gaussian, which `warnings` cannot tell: see `MGVI`.
     """
 
     xi: jax.Array
@@ -91,7 +95,7 @@ class MGVIResult(Result):
         shape
             Leading dimensions of the draws.
         antithetic
-            Take draws ξ̄ ± s in pairs, one after the other. For the same cost, means of latents
+            Draw pairs ξ̄ ± s, one after the other. For the same cost, means of latents
             have no Monte Carlo error and those of events less; but the draws of a pair are not
             independent, and variances are as uncertain as from half as many draws. False: all
             draws are independent.

@@ -15,9 +15,11 @@ from numpyro_genprior.infer.optimize.minimiser import rounding_error
 from numpyro_genprior.infer.posterior import Linearised, Posterior
 
 INITIAL_SCALE = 0.1  # standard deviation of the initial mean, in prior standard deviations
-MAX_HALVINGS = 10  # of a Newton step, before it is given up
+MAX_HALVINGS = 10  # of a Newton step, before it is rejected
 NEWTON_ERROR = 0.1  # of a Newton step, as a fraction of its length
-MAX_BATCH_ELEMENTS = 2**23  # numbers in all samples together; above it they are taken one by one
+MAX_BATCH_ELEMENTS = (
+    2**23
+)  # numbers in all samples together; above it they are evaluated one by one
 
 OutputT = TypeVar("OutputT")
 
@@ -33,7 +35,7 @@ class Settings:
 
 
 class Step(NamedTuple):
-    """What happened in one step.
+    """Statistics of one step.
 
     Attributes
     ----------
@@ -121,7 +123,7 @@ def _sample_residuals(
 def step(
     key: jax.Array, posterior: Posterior, xi: jax.Array, settings: Settings
 ) -> tuple[jax.Array, Step]:
-    """One step of MGVI from the mean `xi`: the new mean, and what happened."""
+    """One step of MGVI from the mean `xi`: the new mean, and the step's statistics."""
     # Step 1: the metric M = I + JᵀJ at the mean.
     linearised = posterior.linearise(xi)
     # Step 2: samples ξ̄ + s with s ~ N(0, M⁻¹).
@@ -210,7 +212,7 @@ def _minimise(
     unit: float,
     settings: Settings,
 ) -> _Newton:
-    """Minimise `kl` from `xi`, where its value and gradient are `first`.
+    """Minimise `kl` from `xi`, where its value and gradient are `first`; lengths are over `unit`.
 
     Newton's method, with the mean metric as curvature and conjugate gradients to solve for the
     step, until a step is shorter than the tolerance. Five minimisations for counts on a field of
@@ -244,7 +246,7 @@ def _minimise(
         return ~state.done & (state.num_steps < settings.max_newton_steps)
 
     value, gradient = first
-    zero, none = jnp.zeros((), int), jnp.zeros_like(value)
+    zero, no_length = jnp.zeros((), int), jnp.zeros_like(value)
     start = _Newton(
         xi=xi,
         kl=value,
@@ -252,8 +254,8 @@ def _minimise(
         num_steps=zero,
         num_iterations=zero,
         num_failed=zero,
-        moved=none,
-        decrement=none + jnp.inf,
+        moved=no_length,
+        decrement=no_length + jnp.inf,
         done=~jnp.isfinite(value),
     )
     return jax.lax.while_loop(is_unfinished, newton_step, start)
@@ -284,7 +286,7 @@ def mean_metric(
 
 
 def _backtrack(kl: KL, current: _Newton, direction: jax.Array) -> _Trial:
-    """Step along minus `direction`, halved until the energy does not rise; or stay."""
+    """A step along minus `direction`, halved until `kl` does not rise; none after MAX_HALVINGS."""
     highest = current.kl + rounding_error(current.kl)
 
     def rises(trial: _Trial) -> jax.Array:  # NaN counts as a rise

@@ -35,12 +35,12 @@ class LBFGS(AbstractModeFinder):
     Notes
     -----
     The gap to the minimum is bounded by ``|g|²/2``, g the gradient: where the prior is standard
-    normal the Hessian is taken to be at least the identity.
+    normal the Hessian is assumed to be at least the identity.
 
     On blurred, half observed digits under trained decoders it found modes of the same energies as
     `LevenbergMarquardt`, in eight times the time.
 
-    **Fails when** it starts at a saddle point, where it stays; or when the likelihood is so far
+    **Fails when** it starts at a saddle point, where it stays; or if the likelihood is so far
     from log-concave that the bound of the gap does not hold.
 
     References
@@ -87,7 +87,7 @@ class LBFGS(AbstractModeFinder):
         trial = updated[-1].value  # evaluated by the line search
         gap = 0.5 * gradient @ gradient
         accepted = trial <= energy + rounding_error(energy)
-        # The memory belongs to the point that was tried: if that is refused, start a new memory.
+        # The new memory is that at the trial point: if the point is rejected, reset the memory.
         memory = jax.tree.map(
             lambda new, old: jnp.where(accepted, new, old), updated, _LBFGS.init(y)
         )

@@ -27,22 +27,22 @@ from numpyro_genprior.infer.posterior import Linearised, Posterior
 
 PATIENCE = 10  # steps refused in a row before the damping grows fast
 GIVE_UP = 40  # steps refused in a row after which no step will succeed
-CG_ERROR = 0.03  # of a step, relative to its length in the metric; the next step makes up for it
+CG_ERROR = 0.03  # of a step, relative to its length in the metric; the next step corrects for it
 MAX_CG_STEPS = 100
 MIN_DAMPING, MAX_DAMPING = 1e-8, 1e12
 
 
 class LinearModel(eqx.Module):
-    """What Levenberg-Marquardt remembers: the damping and a linear model of the energy.
+    """The memory of Levenberg-Marquardt: the damping, and a linear model of the energy.
 
     Attributes
     ----------
     damping
         λ.
     gradient
-        The gradient at the present point, or a combination of it with gradients nearby.
+        The gradient at the current point, or a combination of it with gradients nearby.
     error
-        By how much the linear model with that combination is off at the present point, in nats.
+        Error of the linear model with that combination at the current point, in nats.
     failures
         Steps refused in a row.
     confirming
@@ -57,7 +57,7 @@ class LinearModel(eqx.Module):
 
 
 class LevenbergMarquardt(AbstractModeFinder):
-    """Levenberg-Marquardt with the Fisher metric in the place of JᵀJ.
+    """Levenberg-Marquardt with the Fisher metric in place of JᵀJ.
 
     The step p solves ``(M + λ) p = -g``, with the metric ``M = prior precision + JᵀFJ``. The ratio
     of the actual to the predicted decrease sets λ [1]_ [2]_. For Gaussian noise of known scale this
@@ -66,7 +66,7 @@ class LevenbergMarquardt(AbstractModeFinder):
     with products.
 
     An `optimistix.AbstractMinimiser`: pass it to `numpyro_genprior.infer.find_map` as ``solver=``,
-    or to ``optimistix.minimise`` with a `Posterior` as ``args``, for the metric is the posterior's.
+    or to ``optimistix.minimise`` with a `Posterior` as ``args``, which gives the metric.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ class LevenbergMarquardt(AbstractModeFinder):
     The gradient of a network of ReLUs jumps at its kinks, where Levenberg-Marquardt by itself gets
     stuck far above the mode. After a refused step, g is therefore combined with the gradient at the
     end of that step, as in bundle methods [3]_: the combination points along the kink, and where it
-    vanishes there is a mode on the kink. λ then grows slowly, by 1.3: a combination gains more than
-    a shorter step.
+    vanishes there is a mode on the kink. λ then grows slowly, by 1.3: a combined
+    gradient lowers the energy more than a shorter step does.
 
     **Fails when** it starts at a saddle point, where it stays.
 
@@ -147,15 +147,18 @@ class LevenbergMarquardt(AbstractModeFinder):
         tolerance, noise = self.tolerance(energy), rounding_error(energy)
         damping = jnp.where(model.confirming, 0, model.damping)
         solve, metric = _solver(args.linearise(y), damping)
+        # The step p, its predicted decrease, and the gap to the minimum.
         p = -solve(model.gradient)
         decrement = -0.5 * model.gradient @ p
         # M + λ ≤ (1 + λ) M where the prior is standard normal: this bounds the undamped decrement.
         gap = (1 + damping) * decrement + model.error
+        # Accept the step unless it raises the energy.
         (trial, aux), gradient = jax.value_and_grad(fn, has_aux=True)(y + p, args)
         accepted = (trial <= energy + noise) & jnp.all(jnp.isfinite(gradient))
         predicted = -(model.gradient @ p + 0.5 * p @ metric(p))
         ratio = (energy - trial) / jnp.maximum(predicted, noise)
         ratio = jnp.clip(jnp.where(predicted < noise, 1.0, ratio), 0.0, 1.0)
+        # After a refused step, combine gradients; adapt the damping by Nielsen's factor.
         combined, error = _combine(model, gradient, energy - trial + gradient @ p, solve)
         failures = jnp.where(accepted, 0, model.failures + 1)
         growth = jnp.where(failures > PATIENCE, 4.0, 1.3)
@@ -183,7 +186,7 @@ def _require_posterior(args: object) -> None:
     if not isinstance(args, Posterior):
         raise TypeError(
             message(
-                "LevenbergMarquardt takes its metric from a Posterior",
+                "LevenbergMarquardt computes its metric from a Posterior",
                 expected="a numpyro_genprior.infer.Posterior as args",
                 got=type(args).__name__,
                 remedy="call optimistix.minimise(lambda xi, posterior: posterior.energy(xi), "
@@ -200,7 +203,7 @@ def _combine(
 ) -> tuple[jax.Array, jax.Array]:
     """The convex combination of two gradients that predicts the least decrease.
 
-    That one points along a kink, and not across it. It minimises ``aᵀ(M + λ)⁻¹a / 2`` plus the
+    It points along a kink and not across it, and minimises ``aᵀ(M + λ)⁻¹a / 2`` plus the
     error of the linear model, which keeps out gradients from far away (those of a step that was
     merely too long).
     """
@@ -217,17 +220,17 @@ def _combine(
 
 
 def _solver(
-    at: Linearised, damping: jax.Array
+    linearised: Linearised, damping: jax.Array
 ) -> tuple[Callable[[jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]:
     """The products ``(M + λ)⁻¹ b`` and ``M v``."""
-    size = at.posterior.size
-    if size <= MAX_DENSE_METRIC and size * at.num_rows <= MAX_METRIC_JACOBIAN:
-        metric = at.dense()
+    size = linearised.posterior.size
+    if size <= MAX_DENSE_METRIC and size * linearised.num_rows <= MAX_METRIC_JACOBIAN:
+        metric = linearised.dense()
         factor = cho_factor(metric + damping * jnp.eye(size, dtype=metric.dtype), lower=True)
         return lambda b: cho_solve(factor, b), lambda v: metric @ v
 
     def damped(v: jax.Array) -> jax.Array:
-        return at.metric(v) + damping * v
+        return linearised.metric(v) + damping * v
 
     def solve(b: jax.Array) -> jax.Array:
         return conjugate_gradient.solve(
@@ -235,17 +238,21 @@ def _solver(
             b,
             error=0.0,
             relative=CG_ERROR,
-            smallest=_smallest_eigenvalue(at) + damping,
+            smallest=_smallest_eigenvalue(linearised) + damping,
             max_steps=MAX_CG_STEPS,
         ).x
 
-    return solve, at.metric
+    return solve, linearised.metric
 
 
-def _smallest_eigenvalue(at: Linearised) -> jax.Array:
+def _smallest_eigenvalue(linearised: Linearised) -> jax.Array:
     """A lower bound of the eigenvalues of the metric: the prior's smallest."""
-    one = jnp.ones((), at.xi.dtype)
-    if at.precision is None:
+    one = jnp.ones((), linearised.xi.dtype)
+    if linearised.precision is None:
         return one
-    values = at.precision if at.precision.ndim == 1 else jnp.linalg.eigvalsh(at.precision)
+    values = (
+        linearised.precision
+        if linearised.precision.ndim == 1
+        else jnp.linalg.eigvalsh(linearised.precision)
+    )
     return jnp.minimum(one, jnp.min(values))

@@ -59,14 +59,14 @@ class Minima(NamedTuple):
 
 
 class Iteration(NamedTuple):
-    """Minimisations under way, one for each start."""
+    """Minimisations in progress, one for each start."""
 
     xi: Float[Array, "start latent"]
     state: ModeFinderState[Any]
 
     @property
     def active(self) -> jax.Array:
-        """Which of them go on."""
+        """Which of them have not stopped."""
         progress = self.state.progress
         return ~progress.converged & jnp.isfinite(progress.energy)
 
@@ -148,12 +148,12 @@ def default_solver(posterior: Posterior, *, atol: float = 1e-3) -> AbstractModeF
 
 
 def check_solver(solver: object) -> Solver:
-    """Refuse what is not a solver.
+    """Return `solver` if it is one.
 
     Raises
     ------
     TypeError
-        If it is not.
+        If it is not an optimistix minimiser or least-squares solver.
     """
     if not isinstance(solver, Solver):
         raise TypeError(
@@ -168,7 +168,7 @@ def check_solver(solver: object) -> Solver:
     return solver
 
 
-# ---- our own solvers, step by step ---------------------------------------------------------------
+# ---- solvers of this package --------------------------------------------------------------------
 
 
 def _energy(xi: Y, posterior: Posterior) -> tuple[Float[Array, ""], None]:
@@ -210,7 +210,7 @@ def advance(
 
 
 def minima(iteration: Iteration) -> Minima:
-    """Where minimisations are."""
+    """The current points of minimisations."""
     progress, results = iteration.state.progress, optimistix.RESULTS
 
     def result(active: jax.Array, energy: jax.Array) -> optimistix.RESULTS:

@@ -19,7 +19,7 @@ SolverState = TypeVar("SolverState")
 
 
 class Progress(eqx.Module):
-    """What is known at the present point of a minimisation.
+    """What is known at the current point of a minimisation.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Progress(eqx.Module):
     num_steps
         Steps taken.
     window_energy
-        The energy when the present window of ten steps began.
+        The energy at the beginning of the current window of ten steps.
     """
 
     energy: Float[Array, ""]
@@ -66,14 +66,14 @@ class Progress(eqx.Module):
         at_minimum
             Whether the local quadratic says that this is the minimum.
         may_stall
-            Whether ten steps without progress mean that there is none to be made.
+            Whether ten steps without progress count as convergence.
         tolerance
             Progress to be made in ten steps, in nats.
         """
         num_steps = self.num_steps + 1
         window_ends = num_steps % WINDOW == 0
-        least = jnp.maximum(tolerance, rounding_error(energy))
-        stalled = window_ends & (self.window_energy - energy < least)
+        required = jnp.maximum(tolerance, rounding_error(energy))
+        stalled = window_ends & (self.window_energy - energy < required)
         stalled = stalled & may_stall & jnp.isfinite(gap)
         window_energy = jnp.where(window_ends, energy, self.window_energy)
         return Progress(energy, gap, at_minimum | stalled, num_steps, window_energy)

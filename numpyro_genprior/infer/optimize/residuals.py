@@ -13,6 +13,7 @@ from numpyro.distributions import Distribution
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.fisher.constant_parameters import require_constant
+from numpyro_genprior.infer.fisher.whitening import append_dimensions
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.operators import MarginalNormal
 from numpyro_genprior.priors.low_rank import inverse_root
@@ -29,7 +30,7 @@ def residuals(xi: Float[Array, " latent"], posterior: Posterior) -> Float[Array,
     The prior of standard normal coordinates contributes ``r = ξ``. An observed Gaussian with a
     fixed covariance Σ contributes ``r = Σ^(-1/2) (y - loc(ξ))``, for a normal ``(y - loc) / scale``
     (`Normal`, `MultivariateNormal`, `LowRankMultivariateNormal`, `MarginalNormal`, and each of them
-    behind a fixed transform, as `LogNormal` is). A mask sets the residuals of the elements that it
+    under a fixed transform, e.g. `LogNormal`). A mask sets the residuals of the elements that it
     hides to 0, and a weight w of a site (``numpyro.handlers.scale``) multiplies them by √w.
 
     Parameters
@@ -42,8 +43,8 @@ def residuals(xi: Float[Array, " latent"], posterior: Posterior) -> Float[Array,
     Raises
     ------
     ValueError
-        If a coordinate is not standard normal, or an observed distribution is none of these; while
-        it is differentiated, if a covariance, a transform or a weight depends on latent variables.
+        If a coordinate is not standard normal, or an observed distribution is not one of these;
+        during differentiation, if a covariance, transform or weight depends on latent variables.
     """
     posterior.require_standard_normal("A least-squares solver")
     trace = posterior.trace(xi)
@@ -57,7 +58,7 @@ def residuals(xi: Float[Array, " latent"], posterior: Posterior) -> Float[Array,
                 rows = require_constant(
                     rows, weight, _refusal(name, "has a weight that depends on latents")
                 )
-                rows = rows * _align(weight, rows)
+                rows = rows * append_dimensions(weight, rows)
             parts.append(jnp.ravel(rows))
     return jnp.concatenate(parts)
 
@@ -75,7 +76,7 @@ def _distribution_residuals(d: Distribution, value: jax.Array, name: str) -> jax
     if isinstance(d, dist.MaskedDistribution):
         rows = _distribution_residuals(d.base_dist, value, name)
         mask = jnp.broadcast_to(jnp.asarray(d._mask), d.batch_shape)
-        return jnp.where(_align(mask, rows), rows, 0)
+        return jnp.where(append_dimensions(mask, rows), rows, 0)
     if isinstance(d, dist.TransformedDistribution):
         value = require_constant(
             value, d.transforms, _refusal(name, "has a transform that depends on latents")
@@ -83,48 +84,44 @@ def _distribution_residuals(d: Distribution, value: jax.Array, name: str) -> jax
         for transform in reversed(d.transforms):
             value = jnp.asarray(transform.inv(value))
         return _distribution_residuals(d.base_dist, value, name)
-    moving = _refusal(name, f"is {type(d).__name__} with a scale that depends on latents")
-    return _gaussian_residuals(d, value, name, moving)
+    refusal = _refusal(name, f"is {type(d).__name__} with a scale that depends on latents")
+    return _gaussian_residuals(d, value, name, refusal)
 
 
 @functools.singledispatch
-def _gaussian_residuals(d: Distribution, value: jax.Array, name: str, moving: str) -> jax.Array:
+def _gaussian_residuals(d: Distribution, value: jax.Array, name: str, refusal: str) -> jax.Array:
     raise ValueError(_refusal(name, f"is {type(d).__name__}, whose density is not Gaussian"))
 
 
 @_gaussian_residuals.register
-def _(d: dist.Normal, value: jax.Array, name: str, moving: str) -> jax.Array:
+def _(d: dist.Normal, value: jax.Array, name: str, refusal: str) -> jax.Array:
     loc, scale = jnp.asarray(d.loc), jnp.asarray(d.scale)
-    return require_constant((value - loc) / scale, scale, moving)
+    return require_constant((value - loc) / scale, scale, refusal)
 
 
 @_gaussian_residuals.register
-def _(d: dist.MultivariateNormal, value: jax.Array, name: str, moving: str) -> jax.Array:
+def _(d: dist.MultivariateNormal, value: jax.Array, name: str, refusal: str) -> jax.Array:
     tril = jnp.asarray(d.scale_tril)
-    difference = require_constant(value - jnp.asarray(d.loc), tril, moving)
+    difference = require_constant(value - jnp.asarray(d.loc), tril, refusal)
     tril = jnp.broadcast_to(tril, (*difference.shape, difference.shape[-1]))
     return solve_triangular(tril, difference[..., None], lower=True)[..., 0]
 
 
 @_gaussian_residuals.register
-def _(d: dist.LowRankMultivariateNormal, value: jax.Array, name: str, moving: str) -> jax.Array:
+def _(d: dist.LowRankMultivariateNormal, value: jax.Array, name: str, refusal: str) -> jax.Array:
     factor, diagonal = jnp.asarray(d.cov_factor), jnp.asarray(d.cov_diag)
-    difference = require_constant(value - jnp.asarray(d.loc), (factor, diagonal), moving)
+    difference = require_constant(value - jnp.asarray(d.loc), (factor, diagonal), refusal)
     factor = jnp.broadcast_to(factor, (*difference.shape, factor.shape[-1]))
     diagonal = jnp.broadcast_to(diagonal, difference.shape)
     return jnp.concatenate(inverse_root(factor, diagonal, difference), -1)
 
 
 @_gaussian_residuals.register
-def _(d: MarginalNormal, value: jax.Array, name: str, moving: str) -> jax.Array:
+def _(d: MarginalNormal, value: jax.Array, name: str, refusal: str) -> jax.Array:
     difference = require_constant(
-        value - d.operator(d.event_loc), (d.operator, d.event_scale, d.noise_scale), moving
+        value - d.operator(d.event_loc), (d.operator, d.event_scale, d.noise_scale), refusal
     )
     return d.whiten(difference)
-
-
-def _align(weight: jax.Array, rows: jax.Array) -> jax.Array:
-    return jnp.reshape(weight, jnp.shape(weight) + (1,) * (rows.ndim - jnp.ndim(weight)))
 
 
 def _refusal(name: str, why: str) -> str:

@@ -63,7 +63,7 @@ def move(
 ) -> Moved:
     """Move the resampled particles, in coordinates that whiten them.
 
-    Nothing that shapes the moves of a particle may depend on where that particle is. The number of
+    The settings of a particle's moves must not depend on its own position. The number of
     moves in a stage therefore follows from the stage before; descendants of one half of the
     particles are scaled by the covariance of the other half; and the step size changes between
     stages, and within one only if it is far off, for one half by the acceptance of the other.
@@ -150,14 +150,14 @@ def _one_move(
     return _Carry(
         state=state,
         key=key,
-        log_steps=(log_steps + change)[::-1],  # each half takes the step size of the other
+        log_steps=(log_steps + change)[::-1],  # each half uses the step size of the other
         acceptance=jnp.mean(acceptance),
         num_leapfrogs=carry.num_leapfrogs + length,
     )
 
 
 def _correlation(before: jax.Array, after: jax.Array) -> jax.Array:
-    """Root mean square correlation over coordinates, less what is expected by chance."""
+    """Root mean square correlation over coordinates, minus what is expected by chance."""
     a, b = before - before.mean(0, keepdims=True), after - after.mean(0, keepdims=True)
     norms = jnp.sqrt(jnp.sum(a**2, 0) * jnp.sum(b**2, 0))
     correlation = jnp.where(norms > 0, jnp.sum(a * b, 0) / jnp.where(norms > 0, norms, 1), 1)

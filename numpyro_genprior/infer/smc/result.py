@@ -50,7 +50,7 @@ class SMCResult(Result):
         For each stage, of shape ``(stages,)``: effective sample size of the weights; mean
         acceptance of the last move; number of moves of each particle; leapfrog steps of these
         together (HMC); and the correlation, 0 to 1, between the particles before and after the
-        moves. A high correlation is no fault if modes are separate: particles then stay in their
+        moves. A high correlation is expected if modes are separate: particles then stay in their
         modes, whose weights resampling has set.
     num_ancestors
         Number of draws from the prior that have descendants in the end.
@@ -60,6 +60,10 @@ class SMCResult(Result):
         Coordinates of the draws, of shape ``(num_particles, size)``.
     posterior
         The model and its arguments.
+
+    Notes
+    -----
+    **Fails when** a mode was never reached, which `warnings` cannot tell: see `SMC`.
     """
 
     log_evidence: float
@@ -128,8 +132,8 @@ class SMCResult(Result):
         """
         variables = {}
         for name, draws in self.get_samples().items():
-            own = tuple(f"{name}_dim_{i}" for i in range(draws.ndim - 1))
-            variables[name] = (("chain", "draw", *own), draws[None])
+            site_dims = tuple(f"{name}_dim_{i}" for i in range(draws.ndim - 1))
+            variables[name] = (("chain", "draw", *site_dims), draws[None])
         variables["stage_temperature"] = (("stage",), self.temperatures[1:])
         for name in HISTORY:
             variables[f"stage_{name}"] = (("stage",), getattr(self, name))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from tqdm.auto import tqdm
 
+from numpyro_genprior import validation
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.infer.smc.result import SMCResult, make_result
@@ -48,14 +49,14 @@ class SMC:
         Target correlation between the particles before and after the moves of a stage; it sets
         the number of moves, stage by stage.
     max_moves
-        Largest number of moves in a stage; None takes 10 (HMC) or 200 (random walk).
+        Largest number of moves in a stage; None: 10 (HMC) or 200 (random walk).
     max_leapfrogs
         Largest number of leapfrog steps in one HMC move.
     max_stages
         Largest number of temperatures; the last one is then 1, whatever the weights.
     batch_size
-        Number of particles for which the model is evaluated together; None takes all. For models
-        that need much memory.
+        Number of particles for which the model is evaluated together, for models that need much
+        memory; None: all.
     progress_bar
         Whether to show a bar over temperatures.
 
@@ -111,27 +112,19 @@ class SMC:
                     "SMC does not know these moves",
                     expected=" or ".join(map(repr, MAX_MOVES)),
                     got=repr(moves),
-                    remedy="take 'hmc', or 'rwm' for a model without gradients",
+                    remedy="use 'hmc', or 'rwm' for a model without gradients",
                 )
             )
         max_moves = MAX_MOVES[moves] if max_moves is None else max_moves
-        minimums = {
-            "num_particles": (num_particles, 2),
-            "max_moves": (max_moves, 1),
-            "max_leapfrogs": (max_leapfrogs, 1),
-            "max_stages": (max_stages, 1),
-            "batch_size": (1 if batch_size is None else batch_size, 1),
-        }
-        for name, (value, minimum) in minimums.items():
-            if value < minimum:
-                raise ValueError(
-                    message(
-                        f"SMC: {name} is too small",
-                        expected=f"{minimum} or more",
-                        got=value,
-                        remedy="leave it out for the default",
-                    )
-                )
+        validation.at_least("SMC", 2, num_particles=num_particles)
+        validation.at_least(
+            "SMC",
+            1,
+            max_moves=max_moves,
+            max_leapfrogs=max_leapfrogs,
+            max_stages=max_stages,
+            batch_size=1 if batch_size is None else batch_size,
+        )
         for name, value in (("target_ess", target_ess), ("correlation", correlation)):
             if not 0 < value < 1:
                 raise ValueError(
@@ -199,7 +192,7 @@ class SMC:
 
 
 def _initial_particles(key: jax.Array, posterior: Posterior, settings: Settings) -> ParticleState:
-    """Draws from the prior; refuses improper priors and data of zero likelihood."""
+    """Draws from the prior; raises ValueError for improper priors and data of zero likelihood."""
     try:
         particles = initial_particles(key, posterior, settings)
     except NotImplementedError as error:
@@ -219,7 +212,7 @@ def _initial_particles(key: jax.Array, posterior: Posterior, settings: Settings)
                 "No draw from the prior has a finite log likelihood",
                 expected="a finite log likelihood for some of them",
                 got=f"{settings.num_particles} that are minus infinity or NaN",
-                remedy="check the shapes and units of the data, widen the noise, or take more "
+                remedy="check the shapes and units of the data, widen the noise, or use more "
                 "particles",
             )
         )

@@ -1,4 +1,4 @@
-"""Particles between two stages of SMC, and what a stage reports."""
+"""Particles between two stages of SMC, and the statistics of a stage."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ParticleState(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """What happened in one stage.
+    """Statistics of one stage.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Stage(NamedTuple):
         Number of moves of each particle, and leapfrog steps of all of these together.
     correlation
         Root mean square, over coordinates, of the correlation between the particles before and
-        after the moves, less what is expected by chance.
+        after the moves, minus what is expected by chance.
     """
 
     temperature: jax.Array

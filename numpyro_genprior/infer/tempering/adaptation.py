@@ -1,4 +1,4 @@
-"""What warm-up adapts: step sizes, metrics and the schedule, in rounds of doubling length."""
+"""Adaptation in warm-up: step sizes, metrics and the schedule, in rounds of doubling length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpyro_genprior.infer.tempering.schedule import equalise, interpolate
 MIN_ROUND_LENGTH = 8  # iterations
 MAX_FINAL_ITERATIONS = 100  # after the last round, in which only step sizes adapt
 MAX_TRAJECTORY_TIME = 2.0  # in time scales of the metric; a quarter of a turn is π/2
-PRIOR_WEIGHT = 5  # number of draws that the prior precision counts for in a metric
+PRIOR_WEIGHT = 5  # weight of the prior precision in a metric, as a number of draws
 
 
 class Adaptation(NamedTuple):

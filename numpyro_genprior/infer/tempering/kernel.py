@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from numpyro.infer import MCMC
 
-from numpyro_genprior.errors import message
+from numpyro_genprior import validation
 from numpyro_genprior.infer.base_kernel import PureKernel, split_sites
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.infer.tempering.accumulators import (
@@ -59,7 +59,7 @@ class TemperingState(NamedTuple):
     last_end
         The end that each replica has visited last: 1 the prior, -1 the posterior, 0 neither.
     adaptation
-        What warm-up adapts.
+        Quantities that warm-up adapts.
     accumulators
         Running sums for the schedule and the report.
     num_warmup
@@ -172,19 +172,8 @@ class ParallelTempering(PureKernel):
         dense_limit: int = 64,
     ) -> None:
         super().__init__(model)
-        for name, value, minimum in (
-            ("num_replicas", num_replicas, 2),
-            ("num_steps", num_steps, 1),
-        ):
-            if value < minimum:
-                raise ValueError(
-                    message(
-                        f"{name} is too small",
-                        expected=f"at least {minimum}",
-                        got=value,
-                        remedy=f"leave {name} at its default, or give more",
-                    )
-                )
+        validation.at_least("ParallelTempering", 2, num_replicas=num_replicas)
+        validation.at_least("ParallelTempering", 1, num_steps=num_steps)
         self._num_replicas = num_replicas
         self._num_steps = num_steps
         self._target_accept_prob = target_accept_prob

@@ -51,6 +51,10 @@ class TemperingReport(Result):
         Log evidence by each ensemble, and its standard error, ``(c,)``.
     nonfinite
         Number of log likelihoods that were NaN or +∞, ``(c,)``.
+
+    Notes
+    -----
+    **Fails when** no replica ever reached some mode: nothing in the report then shows it.
     """
 
     num_iterations: int

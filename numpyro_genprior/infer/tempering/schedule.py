@@ -1,4 +1,4 @@
-"""The annealing schedule β: a first guess, and the one that equalises the rejections of swaps."""
+"""The annealing schedule β: an initial one, and the one that equalises the rejections of swaps."""
 
 from __future__ import annotations
 
