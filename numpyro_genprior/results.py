@@ -78,15 +78,18 @@ def dataset(
     )
 
 
-def axis_names(ndim: int, prefix: str = "") -> tuple[str, ...]:
+def axis_names(ndim: int, prefix: str = "", *, batch_ndim: int = 0) -> tuple[str, ...]:
     """Names of an array's dimensions for `dataset`.
 
     ``("entry",)`` for a vector, ``("row", "col")`` for an image, ``("row", "col", "channel")`` with
-    channels, ``("axis0", "axis1", ...)`` for more dimensions. `prefix` is put in front of
+    channels, ``("axis0", "axis1", ...)`` for more dimensions. The first `batch_ndim` of the `ndim`
+    dimensions are ``"batch_dim_0"`` and so on instead. `prefix` is put in front of
     each, with an underscore: the name of the site if a data set holds several.
     """
-    names = {1: ("entry",), 2: ("row", "col"), 3: ("row", "col", "channel")}.get(ndim)
-    names = names or tuple(f"axis{i}" for i in range(ndim))
+    ndim -= batch_ndim
+    event = {1: ("entry",), 2: ("row", "col"), 3: ("row", "col", "channel")}.get(ndim)
+    event = event or tuple(f"axis{i}" for i in range(ndim))
+    names = (*(f"batch_dim_{i}" for i in range(batch_ndim)), *event)
     return tuple(f"{prefix}_{name}" for name in names) if prefix else names
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import optax
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.infer.mcmc import MCMCKernel
+from numpyro.optim import _NumPyroOptim as NumPyroOptimizer
 from numpyro.optim import optax_to_numpyro
 
 from numpyro_genprior import validation
@@ -21,10 +22,8 @@ from numpyro_genprior.infer.initial_points import draw_starts
 from numpyro_genprior.infer.laplace import AutoFisherLaplace
 from numpyro_genprior.infer.optimize.minimise import minimise
 
-if TYPE_CHECKING:
-    from numpyro.optim import _NumPyroOptim as NumPyroOptimizer
-
 NUM_STARTS = 4  # starts of the search for the mode of each data set
+OPTIMIZERS = (NumPyroOptimizer, optax.GradientTransformation)
 LEARNING_RATE = 0.05  # of Adam, at the first step
 
 Model = Callable[..., Any]
@@ -181,7 +180,8 @@ class SVIMethod:
     Raises
     ------
     TypeError
-        If `guide` is not a callable of the model, or a count is not an integer.
+        If `guide` is not a callable of the model, `optimizer` is no optimizer, or a count is not
+        an integer.
     ValueError
         If a count is too small.
 
@@ -212,6 +212,15 @@ class SVIMethod:
                     expected="a callable of the model",
                     got=f"a {type(self.guide).__name__}",
                     remedy="pass guide=AutoNormal",
+                )
+            )
+        if self.optimizer is not None and not isinstance(self.optimizer, OPTIMIZERS):
+            raise TypeError(
+                message(
+                    "SVIMethod: optimizer= does not optimise",
+                    expected="an optimizer of NumPyro or optax, or None",
+                    got=f"a {type(self.optimizer).__name__}",
+                    remedy="leave optimizer=None, or pass optax.adam(0.01)",
                 )
             )
         _check_counts(self, num_steps=1, num_samples=1)

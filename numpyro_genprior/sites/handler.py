@@ -119,6 +119,8 @@ class latent(numpyro.handlers.reparam):
                 self._observe_in_loop(msg)
             return
         name = msg["name"]
+        if not self.record and msg["value"] is None:
+            self._check_unrecorded(name, unwrap(msg["fn"]))
         position = max(i for i, handler in enumerate(_PYRO_STACK) if handler is self)
         outer, inner = _PYRO_STACK[:position], _PYRO_STACK[position + 1 :]
         parts = self._reparam.made_from(name, unwrap(msg["fn"]), observed=msg["value"] is not None)
@@ -131,7 +133,6 @@ class latent(numpyro.handlers.reparam):
             msg["fn"] = fn
             return
         if not self.record:
-            self._check_unrecorded(name, unwrap(msg["fn"]))
             msg["stop"] = True
         _make_deterministic(msg, value)
         if given:  # as its latent is, from which the event is decoded

@@ -65,6 +65,15 @@ class LatentDraws:
     ) -> None:
         self.prior = require_prior(prior, caller)
         latents = np.asarray(z)
+        if latents.dtype == object:
+            raise TypeError(
+                message(
+                    f"{caller}: these are not latents",
+                    expected="an array",
+                    got=f"a {type(z).__name__}",
+                    remedy="pass the draws of one site, e.g. mcmc.get_samples()['x_latent']",
+                )
+            )
         latent_shape = self.prior.latent.event_shape
         lead = latents.ndim - len(latent_shape)
         if lead < 0 or latents.shape[lead:] != latent_shape:

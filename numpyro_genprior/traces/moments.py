@@ -120,8 +120,8 @@ class EventMoments(Result):
         Dimensions are ``row`` and ``col`` for an image, ``entry`` for a vector, and
         ``batch_dim_0`` and so on for the prior's batch.
         """
-        batch = [f"batch_dim_{i}" for i in range(self.mean.ndim - self.event_ndim)]
-        dims = (*batch, *axis_names(self.event_ndim))
+        ndim = self.mean.ndim
+        dims = axis_names(ndim, batch_ndim=ndim - self.event_ndim)
         variables = {"mean": (dims, self.mean), "sd": (dims, self.sd)}
         coords = {}
         if self.probabilities:
@@ -177,7 +177,7 @@ def event_moments(
     Raises
     ------
     TypeError
-        If `prior` is not a generative prior.
+        If `prior` is not a generative prior, or `draws` is neither an array nor a run.
     ValueError
         If shapes do not match, if there is no dimension of draws, if a level is outside [0, 1],
         or if the run has no such event, or several and no `site`.

@@ -82,6 +82,8 @@ def test_a_laplace_approximation_is_placed_at_the_mode(key):
         (lambda: SVIMethod(AutoNormal(normal)), TypeError, "Pass guide=AutoNormal"),
         (lambda: SVIMethod(NUTS(normal)), TypeError, "Pass guide=AutoNormal"),
         (lambda: SVIMethod(NUTS).run(normal, jax.random.key(0), 1.0), TypeError, "=AutoNormal"),
+        (lambda: SVIMethod(AutoNormal, optimizer="adam"), TypeError, r"Leave optimizer=None"),
+        (lambda: SVIMethod(AutoNormal, optimizer=optax.adam), TypeError, r"Leave optimizer=None"),
         (lambda: SVIMethod(AutoNormal, num_steps=0), ValueError, "Pass a larger num_steps"),
         (lambda: SVIMethod(AutoNormal, num_samples=0), ValueError, "Pass a larger num_samples"),
     ],

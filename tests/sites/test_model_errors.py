@@ -91,6 +91,11 @@ def an_unrecorded_event_with_its_noise_recorded():
     run(ngp.latent(model, record=False), vae())
 
 
+@ERRORS.mistake(ValueError, r'Use noise="omit" with record=False')
+def an_unrecorded_event_that_is_a_sample_site():
+    run(ngp.latent(model, noise="centered", record=False), vae())
+
+
 @ERRORS.mistake(ValueError, r"Leave this site out of the config of handlers\.reparam")
 def latent_reparam_of_a_normal():
     config = {"x": ngp.LatentReparam()}

@@ -239,6 +239,7 @@ def test_pictures_of_the_result(z):
         (lambda p: ngp.event_moments(p, np.zeros(2)), ValueError, "pass all draws"),
         (lambda p: ngp.event_moments(p, np.zeros((5, 2)), quantiles=(5, 95)), ValueError, r"0\.05"),
         (lambda p: ngp.event_moments(p, np.zeros((5, 2)), site="x"), ValueError, "MCMC object"),
+        (lambda p: ngp.event_moments(p, {"x_latent": np.zeros((5, 2))}), TypeError, "one site"),
         (lambda p: ngp.event_moments(dist.Normal(), np.zeros((5, 2))), TypeError, "prior first"),
         (
             lambda p: ngp.event_moments(p, MCMC(NUTS(noisy_model), num_warmup=1, num_samples=1)),

@@ -243,13 +243,15 @@ class Sensitivity(Result):
         """Singular values by ``direction``; directions by ``coordinate`` and in events.
 
         Directions in events are the variables ``event_<site>``, with dimensions ``row`` and
-        ``col`` of an image, preceded by the site's name if there are several. A model that records
-        no event has none.
+        ``col`` of an image and ``batch_dim_0`` and so on of plates, preceded by the site's name if
+        there are several. A model that records no event has none.
         """
         events = self._events_by_site()
         arrays = {}
         for name, moved in events.items():
-            axes = axis_names(moved.ndim - 1, name if len(events) > 1 else "")
+            prefix, ndim = name if len(events) > 1 else "", moved.ndim - 1
+            batch_ndim = ndim - self.posterior.sites[name].core_ndim
+            axes = axis_names(ndim, prefix, batch_ndim=batch_ndim)
             arrays[f"event_{name}"] = (("direction", *axes), moved)
         return dataset(
             {

@@ -56,6 +56,18 @@ def test_closed_form_to_rounding():
     check_against_matrix(ngp.diagnostics.sensitivity(linear, Z, Y), 1e-12)
 
 
+def test_dimensions_of_a_plate_are_not_those_of_the_event():
+    def model(y):
+        with numpyro.plate("rows", 2):
+            x = ngp.sample("x", ngp.GANPrior(lambda z: jnp.asarray(G) @ z, 4))
+            numpyro.sample("y", dist.Normal(x, 1.0).to_event(1), obs=y)
+
+    values = {"x_latent": jnp.zeros((2, 4))}
+    data = ngp.diagnostics.sensitivity(model, values, jnp.zeros((2, 6))).to_dataset()
+    assert data.event_x.dims == ("direction", "batch_dim_0", "entry")
+    assert data.event_x.shape == (8, 2, 6)
+
+
 def test_shrinkage_is_that_of_the_gaussian_posterior(full):
     covariance = np.linalg.inv(np.eye(4) + M.T @ M)
     along = full.latent_directions @ covariance @ full.latent_directions.T
