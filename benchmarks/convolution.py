@@ -51,7 +51,8 @@ NOISE = 0.2
 def random_weights(key: jax.Array) -> dict[str, jax.Array]:
     weights = {}
     for (name, (shape, size)), k in zip(SHAPES.items(), jax.random.split(key, 6), strict=True):
-        fan_in = shape[1] if name.startswith("lin") else 4 * shape[0]  # 4 of 16 taps meet
+        # In a transposed convolution of stride 2, 4 of the 16 taps reach each output.
+        fan_in = shape[1] if name.startswith("lin") else 4 * shape[0]
         weights[f"decoder.{name}.weight"] = jax.random.normal(k, shape) * (2.0 / fan_in) ** 0.5
         weights[f"decoder.{name}.bias"] = jnp.zeros(size)
     return weights
@@ -62,7 +63,7 @@ def stored_weights(path: str) -> dict[str, jax.Array]:
         return {name: jnp.asarray(file[name]) for name in file if name.startswith("decoder.")}
 
 
-def transposed(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+def transposed_convolution(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
     """PyTorch's ``ConvTranspose2d(kernel_size=4, stride=2, padding=1)`` of one image."""
     kernel = jnp.flip(weight, (2, 3)).transpose(1, 0, 2, 3)
     padding = ((2, 2), (2, 2))
@@ -71,17 +72,17 @@ def transposed(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def decoder(weights: dict[str, jax.Array], z: jax.Array) -> jax.Array:
-    def of(name: str) -> tuple[jax.Array, jax.Array]:
+    def parameters(name: str) -> tuple[jax.Array, jax.Array]:
         return weights[f"decoder.{name}.weight"], weights[f"decoder.{name}.bias"]
 
     x = z
     for name in ("lin1", "lin2", "lin3"):
-        weight, bias = of(name)
+        weight, bias = parameters(name)
         x = jax.nn.relu(weight @ x + bias)
     x = x.reshape(32, 4, 4)
     for name in ("convT1", "convT2"):
-        x = jax.nn.relu(transposed(x, *of(name)))
-    return jax.nn.sigmoid(transposed(x, *of("convT3")))
+        x = jax.nn.relu(transposed_convolution(x, *parameters(name)))
+    return jax.nn.sigmoid(transposed_convolution(x, *parameters("convT3")))
 
 
 # %%
@@ -117,9 +118,9 @@ def in_while(gradient: Any, steps: int) -> Any:
 
     def loop(z: jax.Array, net: Any, y: jax.Array) -> jax.Array:
         def step(state: tuple[Any, Any]) -> tuple[Any, Any]:
-            z, left = state
+            z, remaining = state
             z = z + 1e-6 * gradient(z, net, y)
-            return z, left - jnp.where(jnp.isfinite(z).all(), 1, 2)
+            return z, remaining - jnp.where(jnp.isfinite(z).all(), 1, 2)
 
         return lax.while_loop(lambda state: state[1] > 0, step, (z, jnp.asarray(steps)))[0]
 
@@ -148,20 +149,20 @@ def show_gradients(net: Any, prior: Any, size: int, y: jax.Array, *, smoke: bool
 
 
 def show_nuts(net: Any, prior: Any, size: int, y: jax.Array, *, smoke: bool) -> None:
-    """Warm-up and as many draws, one seed and start for both; chains differ by rounding."""
+    """As many draws as warm-up steps, with the same seed and start; chains differ by rounding."""
     draws = 5 if smoke else 500
     seconds, compiling, steps = {}, {}, {}
     for name, model, weights in (("hand", by_hand, net), ("ours", with_prior, prior)):
         arguments, start = (weights, jnp.zeros(size), y), time.perf_counter()
         kernel = NUTS(model, init_strategy=init_to_value(values={"x_latent": jnp.zeros(size)}))
-        first = kernel.init(jax.random.key(2), draws, None, arguments, {})
+        initial_state = kernel.init(jax.random.key(2), draws, None, arguments, {})
         run = transitions(kernel, 2 * draws)
-        jax.block_until_ready(run(first, arguments))
+        jax.block_until_ready(run(initial_state, arguments))
         compiling[name] = time.perf_counter() - start
         seconds[name] = float("inf")
         for _ in range(1 if smoke else 3):
             start = time.perf_counter()
-            _, (_, num_steps) = jax.block_until_ready(run(first, arguments))
+            _, (_, num_steps) = jax.block_until_ready(run(initial_state, arguments))
             seconds[name] = min(seconds[name], time.perf_counter() - start)
         steps[name] = int(num_steps.sum())
     each = {name: seconds[name] / steps[name] for name in steps}

@@ -1,19 +1,19 @@
 """Gradients and seconds to 400 effective draws: Fisher kernels, and NUTS on hand-written models.
 
-Four vectorized chains, until each latent has 400 effective draws at r_hat below 1.01 (ArviZ: the
+Four vectorized chains run until each latent has 400 effective draws at r_hat below 1.01 (ArviZ: the
 smaller of bulk and tail, rank-normalised r_hat). Optimisation and warm-up count. Compared
 with, on the model that people write by hand (a normal latent, a deterministic event):
 
-D
+default
     NumPyro's default: ``NUTS(model)`` after 1000 warm-up steps.
-E
+expert
     The best of what an expert tries: a dense mass matrix, from NumPyro's random starts or from the
     mode that ``AutoLaplaceApproximation`` found, or that guide and ``NeuTraReparam`` with two
     lengths of warm-up. Best in gradients is compared with gradients, best in seconds with seconds.
 
 For the draws alone, effective draws per gradient relative to those of NUTS on a standard normal of
-the same dimension. A method that exceeds a limit of seconds, or of draws, is given up: its ratios
-are then lower bounds, and printed as such. Gradients are those of all chains, and of the
+the same dimension. A method that exceeds a limit of seconds or of draws is stopped: its ratios are
+then lower bounds, and printed as such. Gradients are those of all chains, and of the
 optimisation before them: a step of `find_map` counts as many gradients as it has flops, by XLA.
 
     python benchmarks/inference.py                 # all cases
@@ -48,22 +48,26 @@ from numpyro.infer.util import log_density
 import numpyro_genprior as ngp
 from numpyro_genprior.infer.optimize.minimise import begin, default_solver
 
-CHAINS, CHUNK, WANTED, R_HAT = 4, 50, 400, 1.01
+CHAINS, CHUNK, MIN_ESS, MAX_R_HAT = 4, 50, 400, 1.01
 SVI_STEPS = 1000
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a method took.
+class Measurement:
+    """Cost of a method, and quality of its draws.
 
     Attributes
     ----------
     gradients, before
-        All, and those before the first draw that is kept.
+        Number of gradients in all, and before the first draw that is kept.
     seconds, compiling
         Without compilation and with it.
-    arrived
-        Whether it got there; what is counted is a lower bound where it did not.
+    ess, r_hat
+        Smallest effective sample size and largest r_hat of a latent.
+    draws, length
+        Number of draws of each chain, and steps per draw.
+    converged
+        Whether the draws have the required quality; otherwise costs are lower bounds.
     """
 
     name: str
@@ -75,11 +79,11 @@ class Found:
     r_hat: float
     draws: int
     length: float
-    arrived: bool
+    converged: bool
 
 
 # %%
-def reach(
+def measure(
     name: str,
     case: Case,
     weights: Any,
@@ -87,25 +91,25 @@ def reach(
     make: Callable[[], Any],
     *,
     limit: float,
-    most: int = 3000,
-) -> Found:
-    """Run twice, the second time compiled. Looking at draws (ArviZ) is not timed.
+    max_draws: int = 3000,
+) -> Measurement:
+    """Run until the draws are good enough, twice (the second time compiled), without timing ArviZ.
 
-    `make` does what comes before (an optimisation); it gives a kernel, what that cost in gradients,
-    and a function from the kernel's draws to latents.
+    `make` runs what precedes sampling (an optimisation). It returns a kernel, the number of
+    gradients spent, and a function from the kernel's draws to latents.
     """
     jax.clear_caches()
     compiled: Any = None
     arguments = (weights, case.y)
-    seconds, gradients, before, draws, ess, r_hat, arrived = [], 0, 0, 0, 0.0, float("nan"), False
+    seconds, gradients, before, draws, ess, r_hat, converged = [], 0, 0, 0, 0.0, float("nan"), False
     for _ in range(2):
         start = time.perf_counter()
         kernel, before, latents = make()
         keys = jax.random.split(jax.random.key(0), CHAINS)
         state = kernel.init(keys, warmup, None, arguments, {})
         compiled = compiled or transitions(kernel, CHUNK)
-        gradients, kept, ess, r_hat, arrived = before, [], 0.0, float("nan"), False
-        for chunk in range((warmup + most) // CHUNK):
+        gradients, kept, ess, r_hat, converged = before, [], 0.0, float("nan"), False
+        for chunk in range((warmup + max_draws) // CHUNK):
             state, (z, num_steps) = compiled(state, arguments)
             gradients += int(num_steps.sum())
             if time.perf_counter() - start > limit:
@@ -114,29 +118,29 @@ def reach(
                 before = gradients
                 continue
             kept.append(latents(jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), z)))
-            looked = time.perf_counter()
+            check_start = time.perf_counter()
             ess, r_hat = quality(np.concatenate(kept, axis=1))
-            start += time.perf_counter() - looked
-            arrived = ess >= WANTED and r_hat < R_HAT
-            if arrived:
+            start += time.perf_counter() - check_start
+            converged = ess >= MIN_ESS and r_hat < MAX_R_HAT
+            if converged:
                 break
         draws = len(kept) * CHUNK
         seconds.append(time.perf_counter() - start)
-        if not arrived:
+        if not converged:
             break
     length = (gradients - before) / max(draws * CHAINS, 1)
-    return Found(
-        name, gradients, before, seconds[-1], seconds[0], ess, r_hat, draws, length, arrived
+    return Measurement(
+        name, gradients, before, seconds[-1], seconds[0], ess, r_hat, draws, length, converged
     )
 
 
 def quality(latents: np.ndarray) -> tuple[float, float]:
-    """The least ESS and the largest r_hat of draws of shape (chains, draws, size).
+    """The smallest ESS and the largest r_hat of draws of shape (chains, draws, size).
 
-    ArviZ takes seconds for hundreds of latents: not asked where plain split r_hat is far off.
+    ArviZ takes seconds for hundreds of latents: skipped if plain split r_hat is far too large.
     """
     plain = float(np.nan_to_num(split_gelman_rubin(latents), nan=np.inf).max())
-    if plain > R_HAT + 0.005:
+    if plain > MAX_R_HAT + 0.005:
         return 0.0, plain
     draws: Any = {"z": latents}
     data: Any = az.convert_to_dataset(draws)
@@ -146,13 +150,13 @@ def quality(latents: np.ndarray) -> tuple[float, float]:
     return float(min(ess)), float(np.nan_to_num(r_hat, nan=np.inf).max())
 
 
-# %% What a step of the search is worth
+# %% Cost of a step of the search
 def flops(function: Callable[..., Any], *arguments: Any) -> float:
     analysis: Any = jax.jit(function).lower(*arguments).compile().cost_analysis()
     return (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
 
 
-def worth_of_search_step(case: Case, size: int) -> float:
+def gradients_per_search_step(case: Case, size: int) -> float:
     by_hand, net = case.by_hand
     ours, prior = case.ours
 
@@ -174,18 +178,24 @@ def worth_of_search_step(case: Case, size: int) -> float:
 
 
 # %% The methods
-def of_site(samples: Any) -> np.ndarray:
+def latents_of_site(samples: Any) -> np.ndarray:
     return np.asarray(samples["x_latent"])
 
 
-def default(case: Case, limit: float) -> Found:
+def default_nuts(case: Case, limit: float) -> Measurement:
     model, net = case.by_hand
-    return reach(
-        "D: NUTS", case, net, 1000, lambda: (NUTS(model), 0, of_site), most=2000, limit=limit
+    return measure(
+        "default: NUTS",
+        case,
+        net,
+        1000,
+        lambda: (NUTS(model), 0, latents_of_site),
+        max_draws=2000,
+        limit=limit,
     )
 
 
-def expert(case: Case, limit: float) -> Iterator[Found]:
+def expert(case: Case, limit: float) -> Iterator[Measurement]:
     model, net = case.by_hand
     guide = AutoLaplaceApproximation(model)
     svi = SVI(guide.model, guide, numpyro.optim.Adam(0.01), Trace_ELBO())
@@ -196,13 +206,13 @@ def expert(case: Case, limit: float) -> Iterator[Found]:
         return svi.run(jax.random.key(1), SVI_STEPS, net, y, progress_bar=False).params
 
     def dense() -> Any:
-        return NUTS(model, dense_mass=True), 0, of_site
+        return NUTS(model, dense_mass=True), 0, latents_of_site
 
     def dense_at_mode() -> Any:
         mode = guide.median(fit(net, case.y))
         start = init_to_value(values={"x_latent": mode["x_latent"]})
         kernel = NUTS(model, dense_mass=True, init_strategy=start)
-        return kernel, SVI_STEPS, of_site
+        return kernel, SVI_STEPS, latents_of_site
 
     def neutra() -> Any:
         reparam = NeuTraReparam(guide, fit(net, case.y))
@@ -210,7 +220,7 @@ def expert(case: Case, limit: float) -> Iterator[Found]:
         def latents(samples: Any) -> np.ndarray:
             white = samples["auto_shared_latent"]
             flat = white.reshape(-1, white.shape[-1])
-            return of_site(jax.vmap(reparam.transform_sample)(flat)).reshape(white.shape)
+            return latents_of_site(jax.vmap(reparam.transform_sample)(flat)).reshape(white.shape)
 
         return NUTS(reparam.reparam(model)), SVI_STEPS, latents
 
@@ -220,23 +230,25 @@ def expert(case: Case, limit: float) -> Iterator[Found]:
         ("dense", dense, (1000,)),
     ):
         for warmup in lengths:
-            words = f"E: {name}, {warmup} warm-up"
-            yield reach(words, case, net, warmup, make, limit=limit)
+            title = f"expert: {name}, {warmup} warm-up"
+            yield measure(title, case, net, warmup, make, limit=limit)
 
 
-def on_standard_normal(case: Case, size: int, limit: float) -> Found:
-    """What NUTS does where there is nothing to whiten."""
+def on_standard_normal(case: Case, size: int, limit: float) -> Measurement:
+    """NUTS on a standard normal, the reference for efficiency."""
 
     def model(weights: Any, y: Any) -> None:
         numpyro.sample("x_latent", dist.Normal(jnp.zeros(size), 1).to_event(1))
 
     kernel = NUTS(model)
-    return reach("NUTS on N(0, I)", case, None, 300, lambda: (kernel, 0, of_site), limit=limit)
+    return measure(
+        "NUTS on N(0, I)", case, None, 300, lambda: (kernel, 0, latents_of_site), limit=limit
+    )
 
 
-def fisher(case: Case, size: int, limit: float) -> Iterator[Found]:
+def fisher(case: Case, size: int, limit: float) -> Iterator[Measurement]:
     model, prior = case.ours
-    worth = worth_of_search_step(case, size)
+    gradients_per_step = gradients_per_search_step(case, size)
     for make, warmup in (
         (ngp.infer.FisherNUTS, 50),
         (ngp.infer.FisherNUTS, 100),
@@ -246,49 +258,49 @@ def fisher(case: Case, size: int, limit: float) -> Iterator[Found]:
         kernel = make(model)
 
         def begin(kernel: Any = kernel) -> Any:
-            return kernel, 0, of_site
+            return kernel, 0, latents_of_site
 
         name = f"{make.__name__}, {warmup} warm-up"
-        found = reach(name, case, prior, warmup, begin, limit=limit)
+        found = measure(name, case, prior, warmup, begin, limit=limit)
         estimate: Any = kernel.estimate
-        search = worth * float(np.sum(estimate.starts.num_steps))
+        search = gradients_per_step * float(np.sum(estimate.starts.num_steps))
         yield replace(found, gradients=found.gradients + search, before=found.before + search)
 
 
 # %%
-def show(found: Found) -> Found:
+def show(found: Measurement) -> Measurement:
     print(
-        f"  {found.name:<32} gradients {found.gradients:8.0f} (before: {found.before:7.0f})  "
+        f"  {found.name:<36} gradients {found.gradients:8.0f} (before: {found.before:7.0f})  "
         f"seconds {found.seconds:6.1f}, with compilation {found.compiling:6.1f}  | "
         f"{found.draws} draws of {found.length:.1f} steps, ESS {found.ess:.0f}, "
-        f"r_hat {found.r_hat:.3f}{'' if found.arrived else '  GIVEN UP'}",
+        f"r_hat {found.r_hat:.3f}{'' if found.converged else '  STOPPED'}",
         flush=True,
     )
     return found
 
 
-def show_ratio(name: str, ours: Found, peers: list[Found]) -> None:
-    """The best of the peers over ours, field by field."""
+def show_ratio(name: str, ours: Measurement, peers: list[Measurement]) -> None:
+    """Print the best of the peers over ours, for each cost."""
     parts = []
-    for field, words in (
+    for field, title in (
         ("gradients", "gradients"),
         ("seconds", "seconds"),
         ("compiling", "seconds with compilation"),
     ):
-        least = min(peers, key=lambda peer: getattr(peer, field))
-        bound = "" if least.arrived else "over "
-        parts.append(f"{words} {bound}{getattr(least, field) / getattr(ours, field):.2f}")
+        best = min(peers, key=lambda peer: getattr(peer, field))
+        bound = "" if best.converged else "over "
+        parts.append(f"{title} {bound}{getattr(best, field) / getattr(ours, field):.2f}")
     print(f"  {name} / {ours.name}: {', '.join(parts)}", flush=True)
 
 
-def show_efficiency(found: Found, normal: Found) -> None:
+def show_efficiency(found: Measurement, normal: Measurement) -> None:
     ours, best = (f.ess / max(f.gradients - f.before, 1) for f in (found, normal))
     print(f"  effective draws a gradient, {found.name} / NUTS on N(0, I): {ours / best:.2f}")
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all, when none is given")
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all if none is given")
     parser.add_argument("--weights", help="an .npz file with the weights of the decoder")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for each method")
     options = parser.parse_args(argv)
@@ -301,11 +313,11 @@ def main(argv: list[str] | None = None) -> None:
         for found in ours:
             show_efficiency(found, normal)
         experts = [show(found) for found in expert(case, options.limit)]
-        plain = [show(default(case, options.limit))]
+        plain = [show(default_nuts(case, options.limit))]
         for found in ours:
-            if found.arrived:
-                show_ratio("E", found, experts)
-                show_ratio("D", found, plain)
+            if found.converged:
+                show_ratio("expert", found, experts)
+                show_ratio("default", found, plain)
 
 
 if __name__ == "__main__":

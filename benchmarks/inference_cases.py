@@ -1,4 +1,4 @@
-"""The problems of ``inference.py``: with a prior, and as people write them by hand."""
+"""The problems of ``inference.py``, each written with a prior and by hand."""
 
 # %%
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpyro_genprior as ngp
 
 @dataclass(frozen=True)
 class Case:
-    """One posterior, in two spellings with the latent site ``x_latent``.
+    """One posterior, written as two models with the latent site ``x_latent``.
 
     Attributes
     ----------
     title
-        What it is.
+        Description of the problem.
     ours, by_hand
         A model and the argument that holds its weights.
     y
@@ -56,7 +56,7 @@ def _two_models(size: int, observe: Callable[[Any, Any], None]) -> tuple[Any, An
 def mlp(weights: str | None) -> Case:
     """20 latents, 28×28 pixels, 100 random measurements with 3 % of noise."""
     prior: Any = ngp.pretrained.load("mnist_vae")
-    keys = jax.random.split(jax.random.key(7), 3)  # NUTS arrives, too
+    keys = jax.random.split(jax.random.key(7), 3)  # seeds for which NUTS converges, too
     instrument = jax.random.normal(keys[0], (100, 784)) / 28
     truth = prior.decode(jax.random.normal(keys[1], (20,)))
     clean = instrument @ truth.ravel()
@@ -85,7 +85,7 @@ def conv(weights: str | None) -> Case:
         seen = jnp.squeeze(x)[hidden.stop :]
         numpyro.sample("y", dist.Normal(seen, 0.1).to_event(2), obs=y)
 
-    keys = jax.random.split(jax.random.key(2), 2)  # NUTS arrives, too
+    keys = jax.random.split(jax.random.key(2), 2)  # seeds for which NUTS converges, too
     seen = jnp.squeeze(net(jax.random.normal(keys[0], (size,))))[hidden.stop :]
     y = seen + 0.1 * jax.random.normal(keys[1], seen.shape)
     ours, by_hand = _two_models(size, observe)
@@ -114,7 +114,7 @@ def wide(weights: str | None) -> Case:
 CASES = {"mlp": mlp, "conv": conv, "wide": wide}
 
 
-# %% Networks as people write them
+# %% Networks written by hand
 def _call(net: Any, z: jax.Array) -> jax.Array:
     out = net(z)
     return out[0] if isinstance(out, tuple) else out

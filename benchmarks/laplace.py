@@ -1,9 +1,9 @@
 """The Laplace approximation of a partly observed field: ours, and NumPyro's dense one.
 
 A smooth log-normal field on a grid, counts at 400 of its pixels. Both guides start from one mode
-(`find_map`'s, which is not timed) and then do what a user asks for: the Gaussian there, 100 draws
-from it, their standard deviation. ``AutoLaplaceApproximation`` forms the Hessian, n × n;
-`AutoFisherLaplace` as many directions as there are counts, so that nothing is left out. Each runs
+(`find_map`'s, which is not timed) and then compute the Gaussian there, 100 draws
+from it and their standard deviation. ``AutoLaplaceApproximation`` forms the Hessian, n × n;
+`AutoFisherLaplace` as many directions as there are counts, so that none is left out. Each runs
 in its own process, which prints seconds with compilation and without, the growth of its memory,
 and the mean of the standard deviations; then the ratios, NumPyro's over ours:
 
@@ -66,12 +66,12 @@ def by_hand(field: Any, seen: jax.Array, y: jax.Array) -> None:
 
 
 # %%
-def ours(arguments: Any, estimate: Any) -> Any:
+def our_guide(arguments: Any, estimate: Any) -> Any:
     guide = ngp.infer.AutoFisherLaplace.from_map(estimate, rank=COUNTS)
     return guide, guide.params
 
 
-def numpyros(arguments: Any, estimate: Any) -> Any:
+def numpyro_guide(arguments: Any, estimate: Any) -> Any:
     guide = AutoLaplaceApproximation(by_hand)
     SVI(guide.model, guide, numpyro.optim.Adam(0.01), Trace_ELBO()).init(
         jax.random.key(0), *arguments
@@ -79,13 +79,13 @@ def numpyros(arguments: Any, estimate: Any) -> Any:
     return guide, {"auto_loc": estimate.xi}
 
 
-def measure(who: str, n: int) -> None:
-    """Run one guide in this process and print what it took as JSON."""
+def measure(package: str, n: int) -> None:
+    """Run one guide in this process and print its costs as JSON."""
     arguments = problem(n)
     estimate = ngp.infer.find_map(
         with_prior, jax.random.key(3), *arguments, num_starts=1, progress_bar=False
     )
-    guide, params = {"ours": ours, "NumPyro": numpyros}[who](arguments, estimate)
+    guide, params = {"ours": our_guide, "NumPyro": numpyro_guide}[package](arguments, estimate)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds, sd = [], jnp.zeros(())
     for _ in range(2):
@@ -98,15 +98,15 @@ def measure(who: str, n: int) -> None:
     print(json.dumps(costs | {"sd": float(sd.mean()), "broken": bool(jnp.isnan(sd).any())}))
 
 
-def separately(who: str, n: int, limit: float) -> dict[str, float] | str:
-    command = [sys.executable, __file__, "--measure", who, str(n)]
+def measure_in_subprocess(package: str, n: int, limit: float) -> dict[str, float] | str:
+    command = [sys.executable, __file__, "--measure", package, str(n)]
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=limit)
+        process = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
         return f"not done after {limit:.0f} s"
-    if done.returncode:
-        return f"ended by exit status {done.returncode} (out of memory, if -9)"
-    return json.loads(done.stdout.splitlines()[-1])
+    if process.returncode:
+        return f"ended by exit status {process.returncode} (out of memory, if -9)"
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -120,21 +120,22 @@ def main(argv: list[str] | None = None) -> None:
         return
     for n in options.sides:
         print(f"{n}² = {n * n} latents, {COUNTS} counts", flush=True)
-        found = {}
-        for who in ("ours", "NumPyro"):
-            found[who] = costs = separately(who, n, options.limit)
+        costs_of = {}
+        for package in ("ours", "NumPyro"):
+            costs_of[package] = costs = measure_in_subprocess(package, n, options.limit)
             if isinstance(costs, str):
-                print(f"  {who:<8} {costs}", flush=True)
+                print(f"  {package:<8} {costs}", flush=True)
                 continue
             print(
-                f"  {who:<8} seconds {costs['seconds']:.2f}, compiling {costs['compiling']:.2f}, "
+                f"  {package:<8} seconds {costs['seconds']:.2f}, "
+                f"compiling {costs['compiling']:.2f}, "
                 f"memory +{costs['memory']:.0f} MiB, mean sd {costs['sd']:.4f}"
                 f"{'  NOT A NUMBER' if costs['broken'] else ''}",
                 flush=True,
             )
-        if not any(isinstance(costs, str) for costs in found.values()):
+        if not any(isinstance(costs, str) for costs in costs_of.values()):
             ratios = (
-                f"{name} {found['NumPyro'][name] / found['ours'][name]:.1f}"
+                f"{name} {costs_of['NumPyro'][name] / costs_of['ours'][name]:.1f}"
                 for name in ("seconds", "compiling", "memory")
             )
             print(f"  NumPyro / ours: {', '.join(ratios)}", flush=True)

@@ -1,18 +1,18 @@
 """MGVI against NIFTy.re: counts of a log-normal field, the same field, data and accuracy.
 
 Both take the same number of steps with the same number of antithetic pairs of samples, and Newton
-steps until the mean is accurate to a hundredth of a posterior standard deviation. Each runs in a
-process of its own, which prints its costs: seconds of processor time to compile (first run minus a
+steps until the mean is accurate to a hundredth of a posterior standard deviation. Each runs in its
+own process, which prints its costs: seconds of processor time to compile (first run minus a
 warm one), seconds of all steps warm (the fastest of several tries), growth of the memory of the
 process, iterations of conjugate gradients for one sample and the error that they leave in it
 (posterior standard deviations, root mean square). NIFTy has other criteria for its solver, so it is
-given the number of iterations per sample that ours took. Then follow the ratios, ours over NIFTy's
+given the number of iterations per sample that ours took. Prints also the ratios, ours over NIFTy's
 (below one, ours is cheaper), the distance between the means, and by how much the mean energy of
 one set of samples is lower around our mean than around NIFTy's:
 
     pip install nifty8
     python benchmarks/mgvi.py             # 32², 128² and 256² pixels
-    python benchmarks/mgvi.py --million   # 1024² pixels, ours alone
+    python benchmarks/mgvi.py --million   # 1024² pixels, ours only
 """
 
 # %%
@@ -69,8 +69,8 @@ def problem(n: int) -> tuple[Any, jax.Array]:
     return field, jax.random.poisson(jax.random.key(2), jnp.exp(truth))
 
 
-# %% Each function returns `run`, which finds the mean, and `look`, which returns the iterations for
-# one pair of samples, that pair, and an accurate one.
+# %% Each function returns `run`, which finds the mean, and `draw_pair`, which returns the
+# iterations for one pair of samples, that pair, and an accurate one.
 def ours(field: Any, y: jax.Array, num_steps: int, pairs: int, _: int) -> Any:
     mgvi = MGVI(model, pairs, tolerance=TOLERANCE, progress_bar=False)
 
@@ -81,14 +81,14 @@ def ours(field: Any, y: jax.Array, num_steps: int, pairs: int, _: int) -> Any:
             print(f"  moved by {moved} sd; warnings: {result.warnings or 'none'}", file=sys.stderr)
         return result.xi
 
-    def look(xi: jax.Array) -> tuple[int, jax.Array, jax.Array]:
+    def draw_pair(xi: jax.Array) -> tuple[int, jax.Array, jax.Array]:
         posterior, key = Posterior(model, (field, y)), jax.random.key(7)
         rough = mgvi_step.jit_sample_residuals(key, posterior, xi, 1, mgvi.settings)
         settings = mgvi_step.Settings(1, ACCURATE, MAX_ITERATIONS)
         exact = mgvi_step.jit_sample_residuals(key, posterior, xi, 1, settings)
         return int(rough.iterations[0]), rough.s[0], exact.s[0]
 
-    return run, look
+    return run, draw_pair
 
 
 def nifty(field: Any, y: jax.Array, num_steps: int, pairs: int, iterations: int) -> Any:
@@ -130,27 +130,27 @@ def nifty(field: Any, y: jax.Array, num_steps: int, pairs: int, iterations: int)
             mean = minimise(jft.Samples(pos=mean, samples=residuals(mean, keys), keys=keys))
         return mean.tree["z"]
 
-    def look(xi: jax.Array) -> tuple[int, jax.Array, jax.Array]:
+    def draw_pair(xi: jax.Array) -> tuple[int, jax.Array, jax.Array]:
         mean = jft.Vector({"z": xi})
 
         def draw(cg_kwargs: Any) -> jax.Array:
             key = jax.random.key(7)
-            drawn, _ = jft.draw_linear_residual(likelihood, mean, key, cg_kwargs=cg_kwargs)
-            return drawn.tree["z"]
+            sample, _ = jft.draw_linear_residual(likelihood, mean, key, cg_kwargs=cg_kwargs)
+            return sample.tree["z"]
 
         exact = draw({"resnorm": ACCURATE * size**0.5, "maxiter": MAX_ITERATIONS})
         return iterations, draw(solver), exact
 
-    return run, look
+    return run, draw_pair
 
 
 # %%
-def measure(who: str, n: int, tries: int, *numbers: int, keep: str) -> None:
+def measure(package: str, n: int, tries: int, *numbers: int, path: str) -> None:
     """Run one program in this process; print its costs as JSON and save the mean to a file."""
     field, y = problem(n)
     jax.block_until_ready(y)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run, look = {"ours": ours, "nifty": nifty}[who](field, y, *numbers)
+    run, draw_pair = {"ours": ours, "nifty": nifty}[package](field, y, *numbers)
     times, mean = [], None
     for _ in range(tries + 1):
         begin = np.array([time.perf_counter(), time.process_time()])
@@ -162,10 +162,10 @@ def measure(who: str, n: int, tries: int, *numbers: int, keep: str) -> None:
     costs["first"] = times[0][0]
     costs["peak"] = memory + before / 1024
     if n < 1024:
-        iterations, rough, exact = look(jnp.asarray(mean))
+        iterations, rough, exact = draw_pair(jnp.asarray(mean))
         error = rms(Posterior(model, (field, y)), jnp.asarray(mean), rough - exact)
         costs |= {"iterations": iterations, "error": error}
-    np.save(keep, np.asarray(mean))
+    np.save(path, np.asarray(mean))
     print(json.dumps(costs))
 
 
@@ -175,32 +175,32 @@ def rms(posterior: Posterior, xi: jax.Array, v: jax.Array) -> float:
     return float(jnp.sqrt(square / v.size))
 
 
-def compare(n: int, mean: jax.Array, other: jax.Array) -> tuple[float, float]:
+def compare(n: int, mean: jax.Array, peer_mean: jax.Array) -> tuple[float, float]:
     posterior = Posterior(model, problem(n))
     draws = mgvi_step.jit_sample_residuals(
         jax.random.key(11), posterior, mean, 8, mgvi_step.Settings()
     ).s
 
     @jax.jit
-    def gain(posterior: Posterior, mean: jax.Array, other: jax.Array, draws: jax.Array) -> Any:
+    def gain(posterior: Posterior, mean: jax.Array, peer_mean: jax.Array, draws: jax.Array) -> Any:
         def one(s: jax.Array) -> jax.Array:
-            return posterior.energy(other + s) - posterior.energy(mean + s)
+            return posterior.energy(peer_mean + s) - posterior.energy(mean + s)
 
         return jax.lax.map(one, jnp.concatenate([draws, -draws])).mean()
 
-    return rms(posterior, mean, mean - other), float(gain(posterior, mean, other, draws))
+    return rms(posterior, mean, mean - peer_mean), float(gain(posterior, mean, peer_mean, draws))
 
 
-def separately(who: str, *numbers: int) -> tuple[dict[str, float], np.ndarray]:
+def measure_in_subprocess(package: str, *numbers: int) -> tuple[dict[str, float], np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
-        keep = str(Path(folder) / "mean.npy")
-        command = [sys.executable, __file__, "--measure", who, *map(str, numbers), keep]
+        path = str(Path(folder) / "mean.npy")
+        command = [sys.executable, __file__, "--measure", package, *map(str, numbers), path]
         out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        return json.loads(out.splitlines()[-1]), np.load(keep)
+        return json.loads(out.splitlines()[-1]), np.load(path)
 
 
-def show(who: str, costs: dict[str, float]) -> None:
-    line = f"  {who:<5} compile {costs['compile']:6.1f} s  run {costs['run']:7.3f} s"
+def show(package: str, costs: dict[str, float]) -> None:
+    line = f"  {package:<5} compile {costs['compile']:6.1f} s  run {costs['run']:7.3f} s"
     line += f"  memory +{costs['memory']:.0f} MiB (peak {costs['peak']:.0f})"
     if "error" in costs:
         line += f"  {costs['iterations']} iterations leave an error of {costs['error']:.4f}"
@@ -210,18 +210,18 @@ def show(who: str, costs: dict[str, float]) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a small field, one try")
-    parser.add_argument("--million", action="store_true", help="1024² pixels, ours alone")
+    parser.add_argument("--million", action="store_true", help="1024² pixels, ours only")
     parser.add_argument("--sides", type=int, nargs="+", default=(32, 128, 256))
     parser.add_argument("--measure", nargs=7, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.measure:
-        who, *numbers, keep = options.measure
-        n, tries, *others = map(int, numbers)
-        measure(who, n, tries, *others, keep=keep)
+        package, *numbers, path = options.measure
+        n, tries, *settings = map(int, numbers)
+        measure(package, n, tries, *settings, path=path)
         return
     num_steps, pairs, tries = (2, 2, 1) if options.smoke else (5, 4, 8)
     if options.million:
-        costs, _ = separately("ours", 1024, 0, MILLION_STEPS, pairs, 0)
+        costs, _ = measure_in_subprocess("ours", 1024, 0, MILLION_STEPS, pairs, 0)
         print(
             f"1024² pixels, {MILLION_STEPS} steps of {pairs} pairs: "
             f"{costs['first']:.0f} s with compiling, "
@@ -233,16 +233,18 @@ def main(argv: list[str] | None = None) -> None:
         print("NIFTy is not installed: pip install nifty8")
     for n in (16,) if options.smoke else options.sides:
         print(f"{n}² pixels, {num_steps} steps of {pairs} pairs")
-        costs, mean = separately("ours", n, tries, num_steps, pairs, 0)
+        costs, mean = measure_in_subprocess("ours", n, tries, num_steps, pairs, 0)
         show("ours", costs)
         if not peer:
             continue
-        others, other = separately("nifty", n, tries, num_steps, pairs, int(costs["iterations"]))
-        show("NIFTy", others)
+        peer_costs, peer_mean = measure_in_subprocess(
+            "nifty", n, tries, num_steps, pairs, int(costs["iterations"])
+        )
+        show("NIFTy", peer_costs)
         names = ("compile", "run", "memory")
-        ratios = "  ".join(f"{name} {costs[name] / others[name]:.3f}" for name in names)
-        apart, lower = compare(n, jnp.asarray(mean), jnp.asarray(other))
-        print(f"  ratio {ratios}; means apart by {apart:.3f} sd, energy lower by {lower:.2f}")
+        ratios = "  ".join(f"{name} {costs[name] / peer_costs[name]:.3f}" for name in names)
+        distance, lower = compare(n, jnp.asarray(mean), jnp.asarray(peer_mean))
+        print(f"  ratio {ratios}; means apart by {distance:.3f} sd, energy lower by {lower:.2f}")
 
 
 if __name__ == "__main__":

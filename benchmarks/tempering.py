@@ -2,7 +2,7 @@
 
 Held-out digits (``examples/data/digits.npz``) under the shipped ``mnist_gan`` prior, noise 0.2 on
 each visible pixel, four chains of NUTS and four ensembles of replicas. Prints the largest split
-r-hat over latents and over pixels whose posterior sd exceeds 1e-3, and what it took:
+r-hat over latents and over pixels whose posterior sd exceeds 1e-3, and the seconds it took:
 
     python benchmarks/tempering.py                       # some minutes on a GPU, hours on two cores
     python benchmarks/tempering.py --problems 5:9        # digit : first hidden row
@@ -69,7 +69,7 @@ def run(mcmc: MCMC, *arguments: Any, extra_fields: tuple[str, ...] = ()) -> floa
     return time.perf_counter() - start
 
 
-def agreement(mcmc: MCMC) -> tuple[float, float]:
+def largest_r_hats(mcmc: MCMC) -> tuple[float, float]:
     """Largest r-hat of latents, and of pixels with posterior sd above `MIN_SD`."""
     draws: Any = mcmc.get_samples(group_by_chain=True)
     pixels = np.asarray(draws["x"], float).reshape(*draws["x"].shape[:2], -1)
@@ -84,7 +84,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--problems", nargs="*", default=PROBLEMS, help="digit:first hidden row")
     parser.add_argument("--prior", default="mnist_gan")
     parser.add_argument("--replicas", type=int, default=16)
-    parser.add_argument("--rounds", type=int, nargs=2, default=(1000, 30_000), help="warm-up, then")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        nargs=2,
+        default=(1000, 30_000),
+        help="rounds of warm-up and of sampling",
+    )
     parser.add_argument("--skip-nuts", action="store_true")
     parser.add_argument("--smoke", action="store_true", help="one digit, a few draws")
     options = parser.parse_args(argv)
@@ -114,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def show(name: str, mcmc: MCMC, words: str, seconds: float) -> None:
-    latents, pixels = agreement(mcmc)
+    latents, pixels = largest_r_hats(mcmc)
     print(f"  {name:<9} {latents:9.3f} {pixels:9.3f}; {words}, {seconds:.0f} s", flush=True)
 
 

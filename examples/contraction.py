@@ -126,9 +126,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     signs = np.where(number % 3 == 1, 1.0, -1.0)
     truth = jnp.asarray((signs * number ** (-0.5 - BETA)) @ basis)
 
-    found = {}
+    results = {}
     for name, prior in make_priors(size).items():
-        found[name] = ngp.diagnostics.contraction(
+        results[name] = ngp.diagnostics.contraction(
             model,
             jax.random.key(0),
             prior,
@@ -138,26 +138,26 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             truth={"x": truth},
             num_replications=replications,
         )
-        print(f"\n{name}\n{found[name]}")
+        print(f"\n{name}\n{results[name]}")
     theory = 2 * min(ALPHA, BETA) / (1 + 2 * ALPHA + 2 * P)
     slow = theory * min(GAMMA, ALPHA) / ALPHA
     print(
         f"\nTheory, in the limit: noise^{theory:.2f} for the series, noise^{slow:.2f} for the flow"
     )
-    print(found["coupling flow"].compare(found["Gaussian series"]))
+    print(results["coupling flow"].compare(results["Gaussian series"]))
     exponents = {"Gaussian series": theory, "coupling flow": slow}
-    draw(found, exponents, options.out / "contraction.png")
-    return found
+    draw_figure(results, exponents, options.out / "contraction.png")
+    return results
 
 
-def draw(found: dict[str, Any], theory: dict[str, float], path: Path) -> None:
+def draw_figure(results: dict[str, Any], theory: dict[str, float], path: Path) -> None:
     """Radius against noise for each prior, with the slopes that theory predicts."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    ax: Any = ngp.plots.contraction(found, theory=theory)
+    ax: Any = ngp.plots.contraction(results, theory=theory)
     figure = ax.figure
     ax.set_xlabel("standard deviation of the noise")
     ax.set_ylabel("rms distance of draws from the truth")

@@ -29,7 +29,8 @@ from numpyro_genprior.train import fit_flow, fit_vae
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SCALES = (0.3, 0.1, 0.03)  # decoder noises before the final one: a VAE that starts low gets stuck
+# Decoder noises before the final one: training that starts with low noise gets stuck.
+SCALES = (0.3, 0.1, 0.03)
 
 
 # %%
@@ -87,14 +88,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     conditions: list[float] = []
     flow: Any = None
-    found: Any = None
+    result: Any = None
     for noise in noises:
         data = curve(0, number, noise, options.gap)
         flow = fit_flow(key, data, max_epochs=epochs, show_progress=False).prior
-        found = ngp.diagnostics.effective_dimension(flow, key, num_draws=64)
-        conditions.append(found.condition_number)
-        print(f"noise {noise:g}: the flow's condition number is {found.condition_number:.0f}")
-    print(f"\nThe flow at the lowest noise:\n{found}")
+        result = ngp.diagnostics.effective_dimension(flow, key, num_draws=64)
+        conditions.append(result.condition_number)
+        print(f"noise {noise:g}: the flow's condition number is {result.condition_number:.0f}")
+    print(f"\nThe flow at the lowest noise:\n{result}")
 
     data = curve(0, number, noises[-1], options.gap)
     vae = train_vae(key, data, noises[-1], epochs)
@@ -114,12 +115,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         )
     path = options.out / "manifold_limits.png"
     options.out.mkdir(parents=True, exist_ok=True)
-    picture(draws, widths, noises, conditions).savefig(path, dpi=120)
+    draw_figure(draws, widths, noises, conditions).savefig(path, dpi=120)
     print(f"Figure: {path}")
     return widths
 
 
-def picture(
+def draw_figure(
     draws: dict[str, np.ndarray],
     widths: dict[str, float],
     noises: Sequence[float],

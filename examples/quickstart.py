@@ -36,7 +36,7 @@ PRIORS = ("vae", "gan", "flow", "gaussian")
 DIGITS = Path(__file__).parent / "data" / "digits.npz"
 SENSOR = 0.1  # standard deviation of the sensor's noise; pixels range from 0 to 1
 # No prior has every digit in its range. On held-out digits the VAE's best image differs from the
-# truth by 0.071 per pixel (its decoder noise says 0.084), and by 0.03 after the blur. The model
+# truth by 0.071 per pixel (its decoder noise is 0.084), and by 0.03 after the blur. The model
 # counts this as part of the error.
 MISFIT = 0.03
 

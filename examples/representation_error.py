@@ -136,31 +136,30 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             print(f"\n{ngp.diagnostics.adequacy(literal, keys[1], prior, A, scale, y)}\n")
         for name, model in models.items():
             events = sample(model, jax.random.fold_in(keys[2], digit), prior, A, scale, y)
-            if (
-                name == "marginal"
-            ):  # draw the event itself, given the generator's image and the data
+            if name == "marginal":
+                # Draw the event itself, given the generator's image and the data.
                 likelihood = ngp.operators.MarginalNormal(
                     A, events, event_scale=scale, noise_scale=NOISE
                 )
                 events = likelihood.sample_event(jax.random.fold_in(keys[1], digit), y)
             draws[name] = np.asarray(events)
-            levels, ink = covered(draws[name], images[digit])
+            levels, stroke_share = covered(draws[name], images[digit])
             coverage[name].append(levels)
-            stroke[name].append(ink)
+            stroke[name].append(stroke_share)
             error = np.sqrt(np.mean((draws[name].mean(0) - images[digit]) ** 2))
             print(
                 f"digit {digit}, {name}: 90 % intervals contain {levels[8]:.0%} of all pixels and "
-                f"{ink:.0%} of the stroke's; rms error {error:.3f}"
+                f"{stroke_share:.0%} of the stroke's; rms error {error:.3f}"
             )
 
     path = options.out / "representation_error.png"
     draw_figure(images[number - 1], draws, coverage, path)
     result = {name: float(np.mean(values, axis=0)[8]) for name, values in coverage.items()}
-    ink = {name: float(np.mean(values)) for name, values in stroke.items()}
+    stroke_share = {name: float(np.mean(values)) for name, values in stroke.items()}
     print(
         f"90 % intervals contain {result['literal']:.0%} of all pixels with the instrument's noise "
         f"alone and {result['marginal']:.0%} with MarginalNormal; of the stroke's pixels, "
-        f"{ink['literal']:.0%} and {ink['marginal']:.0%}. Figure: {path}"
+        f"{stroke_share['literal']:.0%} and {stroke_share['marginal']:.0%}. Figure: {path}"
     )
     return result
 

@@ -109,18 +109,18 @@ def jitter(scale: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
     return lambda key, x: x + scale * jr.normal(key, x.shape)
 
 
-# %% How each is trained
+# %% Training
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A prior, and what its card says about architecture, training and fit."""
+    """A prior, and the text of its card on architecture, training and fit."""
 
     prior: Any  # of any family
     architecture: str
     training: str
     fit: dict[str, str]
-    kept: ngp.Prior | None = None  # what the file holds, if only a part of the prior
+    kept: ngp.Prior | None = None  # the part of the prior that the file holds, if not all of it
 
 
 def epochs(smoke: bool, batch_size: int, max_epochs: int, patience: int) -> dict[str, Any]:
@@ -136,11 +136,12 @@ def cosine(rows: int, setting: dict[str, Any], start: float) -> optax.Schedule:
 
 
 def history(result: FitResult, name: str, note: str = "") -> str:
-    at = result.best_epoch - 1
-    losses = ", ".join(f"{k} {v[at]:.2f}" for k, v in result.losses.items())
+    index = result.best_epoch - 1
+    losses = ", ".join(f"{k} {v[index]:.2f}" for k, v in result.losses.items())
     return (
         f"`numpyro_genprior.train.{name}`{note}, {len(result.losses['train'])} epochs, stopped by "
-        f"{result.stopped}, weights of epoch {result.best_epoch} kept (losses there: {losses})"
+        f"{result.stopped}, weights of epoch {result.best_epoch} kept "
+        f"(losses at that epoch: {losses})"
     )
 
 
@@ -149,18 +150,18 @@ def vae_fit(prior: Any, data: Data) -> dict[str, str]:
     bound = jax.jit(prior.log_prob_bound, static_argnums=2)
     elbo = jnp.stack([bound(jr.key(i), x, 1).mean() for i in range(10)]).mean()
     parts = jnp.split(x, list(range(250, len(x), 250)))  # memory holds 100 draws of each image
-    tight = jnp.concatenate([bound(jr.key(10), part, 100) for part in parts]).mean()
+    weighted = jnp.concatenate([bound(jr.key(10), part, 100) for part in parts]).mean()
     loc, _ = jax.vmap(prior.encoder)(x)
     mse = jnp.mean((prior.decode(loc) - x) ** 2)
     samples = prior.noiseless().sample(jr.key(11), (len(x),))
-    figures = sample_coverage(samples, x)
+    coverage = sample_coverage(samples, x)
     return {
         "held-out evidence lower bound": f"{elbo:.1f} nats per image",
-        "held-out importance-weighted bound, 100 draws": f"{tight:.1f} nats per image",
+        "held-out importance-weighted bound, 100 draws": f"{weighted:.1f} nats per image",
         "held-out reconstruction error": f"{mse:.5f} (mean square per pixel, "
         "at the encoder's mean)",
         "decoder noise": f"{float(prior.scale):.4f} (learnt standard deviation)",
-        **{f"{k} of held-out images": f"{v:.2f}" for k, v in figures.items()},
+        **{f"{k} of held-out images": f"{v:.2f}" for k, v in coverage.items()},
     }
 
 
@@ -224,8 +225,8 @@ def train_gan(
 
 def gan_fit(prior: ngp.Prior, data: Data) -> dict[str, str]:
     samples = prior.sample(jr.key(11), (len(data.held_out),))
-    figures = sample_coverage(samples, data.held_out)
-    return {f"{k} of held-out images": f"{v:.2f}" for k, v in figures.items()}
+    coverage = sample_coverage(samples, data.held_out)
+    return {f"{k} of held-out images": f"{v:.2f}" for k, v in coverage.items()}
 
 
 def mnist_gan(key: jax.Array, data: Data, smoke: bool) -> Trained:
@@ -407,7 +408,7 @@ def card(name: str, trained: Trained, data: Data, command: str) -> str:
     return "\n".join(lines)
 
 
-def picture(path: Path, images: np.ndarray, columns: int = 10) -> None:
+def save_picture(path: Path, images: np.ndarray, columns: int = 10) -> None:
     import matplotlib.image
 
     images = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=0.3)
@@ -443,10 +444,10 @@ def main(argv: list[str] | None = None) -> None:
             )
         data = cache[family]
         key = jr.fold_in(jr.key(0), list(RECIPES).index(name))
-        extra = {}
+        options = {}
         if name == "mnist_flow":
-            extra["vae"] = ngp.load(args.out / "mnist_vae.safetensors")
-        trained = RECIPES[name](key, data, args.smoke, **extra)
+            options["vae"] = ngp.load(args.out / "mnist_vae.safetensors")
+        trained = RECIPES[name](key, data, args.smoke, **options)
         path = args.out / f"{name}.safetensors"
         ngp.save(path, trained.prior if trained.kept is None else trained.kept)
         option = " --data mnist_train10k.npz" if args.data and family == "mnist" else ""
@@ -454,7 +455,7 @@ def main(argv: list[str] | None = None) -> None:
         text = card(name, trained, data, command)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
         noiseless = getattr(trained.prior, "noiseless", lambda prior=trained.prior: prior)()
-        picture(path.with_suffix(".png"), np.asarray(noiseless.sample(jr.key(1), (100,))))
+        save_picture(path.with_suffix(".png"), np.asarray(noiseless.sample(jr.key(1), (100,))))
         print(text)
 
 

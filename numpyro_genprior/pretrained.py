@@ -1,7 +1,7 @@
 """Trained priors that ship with the package, each with a card.
 
 ``mnist_*`` are priors of 28×28 handwritten digits and ``digits_*`` of scikit-learn's 8×8 digits,
-both with pixels from 0 to 1. ``examples/train_pretrained.py`` made them.
+both with pixels from 0 to 1. ``examples/train_pretrained.py`` trains them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def load(name: str) -> Prior:
 
     Notes
     -----
-    **Density** as for the class of prior; `card` says so.
+    **Density** that of the prior's class, which `card` names.
 
     **Fails when** your images differ from the training data in size, polarity (strokes are bright),
     position or scale of the pixels: every posterior is then biased towards the wrong digits.
@@ -79,7 +79,7 @@ def load(name: str) -> Prior:
 
 
 def card(name: str) -> str:
-    """What a pretrained prior is: data and licence, split, architecture, training, held-out fit.
+    """Describe a pretrained prior: data and licence, split, architecture, training, held-out fit.
 
     Parameters
     ----------

@@ -113,7 +113,7 @@ def calibration(kind, narrow=False):
         0, 20, (200, 2)
     )  # fmt: skip
     convergence = Convergence(200, 0, 30 if narrow else 0, 0, 0, 19.0)
-    return kind.of(Ranks(ranks, 19, convergence), ["x[0]", "x[1]"], 0.05)
+    return kind.from_ranks(Ranks(ranks, 19, convergence), ["x[0]", "x[1]"], 0.05)
 
 
 def coverage(inside=(0.5, 0.9)):

@@ -1,4 +1,4 @@
-"""What the data determined, what came from the prior, and whether to trust the result."""
+"""Diagnostics of priors and of posteriors, and calibration of inference."""
 
 from numpyro_genprior.diagnostics.calibration.contraction import contraction
 from numpyro_genprior.diagnostics.calibration.contraction_result import Comparison, Contraction

@@ -22,7 +22,7 @@ def event_names(posterior: Posterior) -> tuple[str, ...]:
             message(
                 "The model records no event of a prior",
                 expected='a site numpyro.sample("x", prior) under ngp.latent',
-                remedy="leave record=True, or give a functional of the sites that there are",
+                remedy="leave record=True, or give a functional of the recorded sites",
             )
         )
     return names

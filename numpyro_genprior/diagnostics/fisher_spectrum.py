@@ -14,7 +14,7 @@ from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.infer.whitening import prior_affine
 
 
-def all_fit(posterior: Posterior) -> bool:
+def jacobian_is_small(posterior: Posterior) -> bool:
     """Whether M is small enough to be formed."""
     xi = jax.ShapeDtypeStruct((posterior.size,), jnp.result_type(float))
     rows = jax.eval_shape(posterior.whitened, xi).shape[0]
@@ -62,8 +62,8 @@ def _products(posterior: Posterior, points: jax.Array, vectors: jax.Array) -> ja
     pull = jax.linear_transpose(scale, points[0])
 
     def add(total: jax.Array, point: jax.Array) -> tuple[jax.Array, None]:
-        at = posterior.linearise(point)
-        return total + jax.vmap(lambda v: pull(at.fisher(scale(v)))[0])(vectors), None
+        linear = posterior.linearise(point)
+        return total + jax.vmap(lambda v: pull(linear.fisher(scale(v)))[0])(vectors), None
 
     return jax.lax.scan(add, jnp.zeros_like(vectors), points)[0] / points.shape[0]
 

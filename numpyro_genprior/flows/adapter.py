@@ -15,8 +15,8 @@ Flow = TypeVar("Flow")
 class FlowAdapter(ABC, Generic[Flow]):
     """How to use the bijections of one library, on one unbatched event.
 
-    Subclasses are final and have no state. `flow` is the user's own object, or what `to_pytree`
-    made of it, with its current weights.
+    Subclasses are final and have no state. `flow` is the user's object, or the result of
+    `to_pytree` with its current weights.
     """
 
     name: ClassVar[str]
@@ -33,7 +33,7 @@ class FlowAdapter(ABC, Generic[Flow]):
     def recompute_cached(self, flow: Flow) -> Flow:
         """Recompute cached quantities (log-determinants, inverses) from the current weights.
 
-        Libraries store such quantities as leaves of their own, beside the weights. After training
+        Some libraries store such quantities as separate leaves beside the weights. After training
         they would no longer agree with the weights.
         """
 

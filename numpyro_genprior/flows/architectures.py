@@ -39,10 +39,10 @@ def _flat_size(shape: tuple[int, ...]) -> int:
     return size
 
 
-def _of_events(
+def _standardised_events(
     bijection: AbstractBijection, shape: tuple[int, ...], loc: ArrayLike, scale: ArrayLike
 ) -> AbstractBijection:
-    """A bijection of events, standardised, from a bijection of vectors."""
+    """A bijection of vectors, reshaped to events and followed by ``loc + scale * x``."""
     if shape != bijection.shape:
         bijection = Reshape(bijection, shape)
     standardise = Affine(
@@ -127,7 +127,7 @@ class SplineCouplingFlow(AbstractTransformed):
             nn_depth=depth,
         )
         self.base_dist = StandardNormal(shape)
-        self.bijection = _of_events(flow.bijection, shape, loc, scale)
+        self.bijection = _standardised_events(flow.bijection, shape, loc, scale)
         self.event_shape = shape
         self.layers = layers
         self.knots = knots
@@ -248,7 +248,7 @@ class AffineCouplingFlow(AbstractTransformed):
             order = swap if i % 2 == 0 else jr.permutation(order_key, size)
             parts += [coupling, Permute(order)]
         self.base_dist = StandardNormal(shape)
-        self.bijection = _of_events(Chain(parts), shape, loc, scale)
+        self.bijection = _standardised_events(Chain(parts), shape, loc, scale)
         self.event_shape = shape
         self.layers = layers
         self.bound = bound

@@ -62,7 +62,7 @@ def _to_pytree(node: PyTree) -> PyTree:
     """Replace functions (conditioners), which Distrax keeps among its static data, by pytrees.
 
     The functions of a ``Lambda`` stay as they are: its forward and inverse close over the same
-    arrays, and as separate leaves these could be trained apart.
+    arrays, which as separate leaves could be trained to different values.
     """
     if not _is_bijector(node):
         return closure_to_pytree(node)

@@ -73,9 +73,9 @@ class _Conditioned(AbstractBijection):
 class _NumericalInverse(AbstractBijection):
     """FlowJAX's ``NumericalInverse``, whose derivatives reach the condition.
 
-    FlowJAX's own has derivatives with respect to the bijection and the event only, and raises
-    when the condition has a tangent. As a part of the bijection, the condition is differentiated
-    as a weight is.
+    FlowJAX's class has derivatives with respect to the bijection and the event only, and raises an
+    error if the condition has a tangent. As a part of the bijection, the condition is
+    differentiated as a weight is.
     """
 
     wrapped: NumericalInverse
@@ -117,11 +117,17 @@ def _callable_bijection(flow: FlowJAX) -> AbstractBijection:
 class FlowJAXDistribution(Distribution):
     """An untransformed FlowJAX distribution as a NumPyro distribution: the base of a flow.
 
+    Raises
+    ------
+    ValueError
+        If the distribution takes a condition.
+
     Notes
     -----
     **Density** exact, FlowJAX's own.
 
-    **Fails when** the distribution takes a condition, which is refused.
+    **Fails when** the support is neither the reals nor one that this module lists: it is then
+    declared to be the reals.
     """
 
     arg_constraints = {}
@@ -130,7 +136,7 @@ class FlowJAXDistribution(Distribution):
     def __init__(self, distribution: AbstractDistribution) -> None:
         if distribution.cond_shape is not None:
             raise ValueError(
-                f"The base distribution {type(distribution).__name__} of the flow takes a "
+                f"The base distribution {type(distribution).__name__} of the flow has a "
                 "condition itself. Move the condition into the bijection."
             )
         self._distribution = Frozen(distribution)

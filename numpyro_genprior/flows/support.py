@@ -118,9 +118,9 @@ def _image(bijection: AbstractBijection, box: Box) -> Box | None:
 
 
 def _image_of_parts(bijection: fb.Concatenate | fb.Stack, box: Box) -> Box | None:
-    joins = isinstance(bijection, fb.Concatenate)
+    concatenates = isinstance(bijection, fb.Concatenate)
     axis, parts = bijection.axis, bijection.bijections
-    if joins:
+    if concatenates:
         edges = np.cumsum([part.shape[axis] for part in parts])[:-1]
         slices = [np.split(corner, edges, axis) for corner in box]
     else:
@@ -130,8 +130,8 @@ def _image_of_parts(bijection: fb.Concatenate | fb.Stack, box: Box) -> Box | Non
     ]
     if any(image is None for image in images):
         return None
-    put = np.concatenate if joins else np.stack
-    low, high = (put([image[side] for image in images if image], axis) for side in (0, 1))
+    join = np.concatenate if concatenates else np.stack
+    low, high = (join([image[side] for image in images if image], axis) for side in (0, 1))
     return low, high
 
 

@@ -14,18 +14,18 @@ __all__ = ["read", "write"]
 def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` so that a reader sees either the old content or the new.
 
-    The bytes go to a new file in the same folder, are forced to the disk, and take the old file's
-    place in one step. A symbolic link is followed, the old file's permissions are kept.
+    The bytes are written to a new file in the same folder and flushed to the disk; the new file
+    then replaces the old one in one step. Symbolic links are followed, and permissions are kept.
 
     Raises
     ------
     OSError
-        If the folder does not exist, `path` is a folder, or the disk refuses.
+        If the folder does not exist, `path` is a folder, or writing fails.
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(
-            errno.EISDIR, "A folder, and a file is wanted. Pass the name of a file", str(path)
+            errno.EISDIR, "This is a folder. Pass the name of a file", str(path)
         )
     if not target.parent.is_dir():
         raise FileNotFoundError(
@@ -47,7 +47,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force the new name to the disk, where folders can be opened (not on Windows)."""
+    """Flush the new name to the disk if folders can be opened (not on Windows)."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -66,19 +66,17 @@ def read(path: str | os.PathLike[str]) -> bytes:
     Raises
     ------
     OSError
-        If there is none, or it is a folder, a pipe or a device.
+        If there is no such file, or it is a folder, a pipe or a device.
     """
     path = Path(path)
     if path.is_dir():
-        raise IsADirectoryError(
-            errno.EISDIR, "A folder, and a file is wanted. Pass a file in it", str(path)
-        )
+        raise IsADirectoryError(errno.EISDIR, "This is a folder. Pass a file in it", str(path))
     if not path.exists():
         raise FileNotFoundError(
             errno.ENOENT, "There is no such file. Check the path, or ngp.save first", str(path)
         )
     if not path.is_file():
         raise OSError(
-            errno.EINVAL, "A pipe or a device. Copy its content to a file first", str(path)
+            errno.EINVAL, "This is a pipe or a device. Copy its content to a file first", str(path)
         )
     return path.read_bytes()

@@ -11,7 +11,8 @@ from numpyro.distributions import Distribution, ExpandedDistribution, Independen
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.io.distributions import describe_support, distribution_name
-from numpyro_genprior.io.errors import FamilyError, PriorFileError, StructureError
+from numpyro_genprior.io.errors import FamilyError, StructureError
+from numpyro_genprior.io.file_format import to_json
 from numpyro_genprior.networks.architectures import ARCHITECTURES
 from numpyro_genprior.networks.frozen import Frozen
 from numpyro_genprior.priors.prior import Prior
@@ -20,7 +21,7 @@ from numpyro_genprior.priors.standard_normal import StandardNormal
 __all__ = ["NOT_JSON", "describe", "same_description"]
 
 NOT_JSON = "not JSON"
-"""The key under which the type stands of a static value that JSON cannot hold."""
+"""The key of the type of a static value that JSON cannot represent."""
 
 
 def describe(prior: Prior) -> dict[str, Any]:
@@ -41,16 +42,7 @@ def describe(prior: Prior) -> dict[str, Any]:
         "static": {f.lstrip("_"): _describe_static(prior.__dict__.get(f)) for f in static},
         "validate_args": prior.__dict__.get("_validate_args"),
     }
-    try:
-        return json.loads(json.dumps(description, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise PriorFileError(
-            message(
-                f"The description of the prior is not JSON ({error})",
-                remedy="let the `config` of the architecture hold strings, numbers, booleans, "
-                "None and lists of them",
-            )
-        ) from error
+    return json.loads(to_json(description))
 
 
 def _describe_network(frozen: Frozen) -> dict[str, Any]:
@@ -62,7 +54,7 @@ def _describe_network(frozen: Frozen) -> dict[str, Any]:
 
 
 def _describe_static(value: object) -> Any:
-    """A value as JSON gives it back, or its type if JSON cannot hold it."""
+    """A value after a round trip through JSON, or its type if JSON cannot represent it."""
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError):
@@ -97,14 +89,14 @@ def _describe_condition(prior: Prior) -> dict[str, Any] | None:
 
 
 def same_description(file: PyTree, like: PyTree, path: str = "prior") -> None:
-    """Refuse a description that differs from what ``like=`` says.
+    """Raise an error if a file's description differs from that of ``like=``.
 
     Raises
     ------
     FamilyError
         If the class of a prior differs.
     StructureError
-        If anything else does; the message says where.
+        If anything else differs; the message names it.
     """
     if isinstance(file, dict) and isinstance(like, dict):
         for key in sorted(file.keys() | like.keys()):

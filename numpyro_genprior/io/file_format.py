@@ -26,14 +26,14 @@ from numpyro_genprior.io.errors import (
     VersionError,
 )
 
-__all__ = ["FORMAT_VERSION", "decode", "decode_header", "encode"]
+__all__ = ["FORMAT_VERSION", "decode", "decode_header", "encode", "to_json"]
 
 FORMAT_VERSION = 2
 KEY = "numpyro_genprior"
 
 _PREFIX = "sha256:"
 _BLANK = _PREFIX + "0" * 64
-_SAVE_AGAIN = "take the file from its source again, or save the prior again"
+_SAVE_AGAIN = "copy or download the file from its source again, or save the prior again"
 
 _DTYPES: dict[str, Any] = {
     "BOOL": np.bool_,
@@ -66,7 +66,7 @@ def encode(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes
     Raises
     ------
     PriorFileError
-        If the format does not have a dtype, or the header is not JSON.
+        If the format does not support a dtype, or the header is not JSON.
     """
     for name, array in arrays.items():
         if array.dtype not in _NAMES:
@@ -79,17 +79,7 @@ def encode(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes
                 )
             )
     full = {"format_version": FORMAT_VERSION, **header, "checksum": _BLANK}
-    try:
-        text = json.dumps(full, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise PriorFileError(
-            message(
-                f"The description of the prior is not JSON ({error})",
-                remedy="let the `config` of the architecture hold strings, numbers, booleans, "
-                "None and lists of them",
-            )
-        ) from error
-    data = safetensors.numpy.save(dict(arrays), metadata={KEY: text})
+    data = safetensors.numpy.save(dict(arrays), metadata={KEY: to_json(full)})
     end = 8 + int.from_bytes(data[:8], "little")
     blank = _BLANK.encode()
     if data[:end].count(blank) != 1:
@@ -98,13 +88,33 @@ def encode(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes
     return data[:end].replace(blank, checksum.encode()) + data[end:]
 
 
+def to_json(description: Mapping[str, Any]) -> str:
+    """The JSON text of a prior's description.
+
+    Raises
+    ------
+    PriorFileError
+        If JSON cannot represent it.
+    """
+    try:
+        return json.dumps(description, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise PriorFileError(
+            message(
+                f"The description of the prior is not JSON ({error})",
+                remedy="let the `config` of the architecture hold strings, numbers, booleans, "
+                "None and lists of them",
+            )
+        ) from error
+
+
 def decode_header(data: bytes) -> tuple[dict[str, Any], int]:
     """Read and check the header alone; return it and the offset at which the arrays begin.
 
     Raises
     ------
     NotAPriorFileError, CorruptFileError, VersionError
-        If anything but the checksum is wrong, which is not checked.
+        If the file is invalid; the checksum is not verified.
     """
     end = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 10 or data[8:9] != b"{":
@@ -117,8 +127,8 @@ def decode_header(data: bytes) -> tuple[dict[str, Any], int]:
         )
     if end > len(data):
         raise _truncated(f"a header of {end} bytes", data)
-    outer = _json(data[8:end], "safetensors header")
-    metadata = outer.get("__metadata__")
+    safetensors_header = _json(data[8:end], "safetensors header")
+    metadata = safetensors_header.get("__metadata__")
     text = metadata.get(KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         raise NotAPriorFileError(
@@ -158,7 +168,7 @@ def decode_header(data: bytes) -> tuple[dict[str, Any], int]:
 
 
 def decode(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Take the bytes of a file apart into its header and its arrays.
+    """Split the bytes of a file into its header and its arrays.
 
     Raises
     ------
@@ -166,9 +176,9 @@ def decode(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         If anything is wrong; every byte is checked.
     """
     header, end = decode_header(data)
-    whole = end + _size_of_arrays(data[8:end])
-    if len(data) < whole:
-        raise _truncated(f"{whole} bytes", data)
+    full_size = end + _size_of_arrays(data[8:end])
+    if len(data) < full_size:
+        raise _truncated(f"{full_size} bytes", data)
     checksum = str(header.get("checksum")).encode()
     blanked = data[:end].replace(checksum, _BLANK.encode(), 1)
     digest = hashlib.sha256(blanked)
@@ -207,7 +217,7 @@ def _truncated(expected: str, data: bytes) -> TruncatedFileError:
 
 
 def _size_of_arrays(text: bytes) -> int:
-    """The bytes that arrays take according to the safetensors header; 0 if it does not say."""
+    """Size of the arrays in bytes by the safetensors header; 0 if it does not contain it."""
     entries = _json(text, "safetensors header").values()
     offsets = [entry.get("data_offsets") for entry in entries if isinstance(entry, dict)]
     ends = [pair[-1] for pair in offsets if isinstance(pair, list) and pair]

@@ -1,4 +1,4 @@
-"""Collect the arrays of a prior under readable names, and fill a prior with others."""
+"""Collect the arrays of a prior under readable names, and replace them by others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def collect(prior: PyTree) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
     def visit(name: str, leaf: PyTree) -> PyTree:
         if not _is_array(leaf):
-            constants[name] = _written(leaf)
+            constants[name] = _constant_text(leaf)
         else:
             arrays[name] = _to_numpy(name, leaf)
         return leaf
@@ -88,7 +88,7 @@ def fill(
             raise StructureError(
                 message(
                     f"The file has no array {name}, which the expected prior has",
-                    got=_some(arrays),
+                    got=_listed(arrays),
                     remedy="pass as like= a prior of the same structure as the one that was saved",
                 )
             )
@@ -118,11 +118,11 @@ def _walk(node: PyTree, visit: Visit, name: str) -> PyTree:
     if isinstance(node, Distribution):
         return _walk_distribution(node, visit, name)
 
-    def at(path: tuple[object, ...], leaf: PyTree) -> PyTree:
+    def visit_leaf(path: tuple[object, ...], leaf: PyTree) -> PyTree:
         below = _join(name, *map(_key, path))
         return _walk(leaf, visit, below) if _is_special(leaf) else visit(below, leaf)
 
-    return jax.tree_util.tree_map_with_path(at, node, is_leaf=_is_special)
+    return jax.tree_util.tree_map_with_path(visit_leaf, node, is_leaf=_is_special)
 
 
 def _walk_distribution(d: Distribution, visit: Visit, name: str) -> Distribution:
@@ -130,16 +130,18 @@ def _walk_distribution(d: Distribution, visit: Visit, name: str) -> Distribution
     if known is not None:
         new = {}
         for key, value in parameters(d).items():
-            found = visit(_join(name, key), value)
-            number = not hasattr(getattr(d, key), "dtype")  # a Python number stays one
-            new[key] = found.item() if number and isinstance(found, jax.Array) else found
+            visited = visit(_join(name, key), value)
+            is_python_number = not hasattr(getattr(d, key), "dtype")  # a Python number stays one
+            new[key] = (
+                visited.item() if is_python_number and isinstance(visited, jax.Array) else visited
+            )
         return DISTRIBUTIONS[known][0](**new, validate_args=d.__dict__.get("_validate_args"))
     children, aux = d.tree_flatten()
     fields = type(d).gather_pytree_data_fields()  # in an order that differs between processes
-    of_field = dict(zip(fields, children, strict=True))
+    by_field = dict(zip(fields, children, strict=True))
     for field in sorted(fields):
-        of_field[field] = _walk(of_field[field], visit, _join(name, field.lstrip("_")))
-    return type(d).tree_unflatten(aux, tuple(of_field[field] for field in fields))
+        by_field[field] = _walk(by_field[field], visit, _join(name, field.lstrip("_")))
+    return type(d).tree_unflatten(aux, tuple(by_field[field] for field in fields))
 
 
 def _is_special(node: object) -> bool:
@@ -192,6 +194,13 @@ def _to_numpy(name: str, leaf: Leaf) -> np.ndarray:
 
 
 def to_jax(name: str, array: np.ndarray) -> jax.Array:
+    """Convert an array of a file to JAX.
+
+    Raises
+    ------
+    PrecisionError
+        If JAX runs in 32 bits and would round the numbers.
+    """
     converted = jnp.asarray(array)
     if converted.dtype != array.dtype and not np.array_equal(converted, array):
         raise PrecisionError(
@@ -206,13 +215,13 @@ def to_jax(name: str, array: np.ndarray) -> jax.Array:
     return converted
 
 
-def _written(constant: object) -> str:
+def _constant_text(constant: object) -> str:
     """A number, a string or a function as text, without a memory address."""
     return _ADDRESS.sub("", repr(constant))
 
 
 def _same_constant(name: str, leaf: object, constants: Mapping[str, str]) -> None:
-    expected = _written(leaf)
+    expected = _constant_text(leaf)
     got = _ADDRESS.sub("", str(constants.get(name, expected)))
     if got != expected:
         raise StructureError(
@@ -246,6 +255,6 @@ def _kind(dtype: DTypeLike) -> str:
     return "inexact" if jnp.issubdtype(dtype, jnp.inexact) else np.dtype(dtype).kind
 
 
-def _some(arrays: Mapping[str, np.ndarray]) -> str:
+def _listed(arrays: Mapping[str, np.ndarray]) -> str:
     names = sorted(arrays)
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -55,19 +55,19 @@ def rebuild(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
         differs = flatten.difference(arrays, flatten.collect(prior)[0])
     except PriorFileError:
         raise
-    except Exception as error:  # constructors of all kinds raise all kinds
+    except Exception as error:  # constructors may raise any exception
         raise StructureError(
             message(
                 f"The file's description and its arrays do not make a prior ({error})",
-                remedy="pass like=prior, a prior of the structure of the one that was saved",
+                remedy="pass like=prior, a prior of the same structure as the one that was saved",
             )
         ) from error
     if differs is not None:
         raise StructureError(
             message(
-                f"The array {differs} of the file has no place in the prior that it describes, or "
-                "another value there",
-                remedy="pass like=prior, a prior of the structure of the one that was saved",
+                f"The array {differs} of the file does not belong to the prior that it describes, "
+                "or differs from it",
+                remedy="pass like=prior, a prior of the same structure as the one that was saved",
             )
         )
     return prior
@@ -82,7 +82,7 @@ class _Stored:
         self.description, self.arrays, self.name = description, arrays, name
 
     def prior(self) -> Prior:
-        """The prior, if its class is defined and says how a file builds it."""
+        """The prior, if its class is defined and implements ``_from_file``."""
         family = self.description["family"]
         cls = Prior.families.get(family)
         if cls is None:
@@ -95,12 +95,12 @@ class _Stored:
             )
         if cls._from_file.__func__ is Prior._from_file.__func__:
             raise TemplateRequiredError(
-                needs_like(f"its class {family} does not say how a file builds it (_from_file)")
+                needs_like(f"its class {family} does not implement _from_file")
             )
         for field, value in self.description["static"].items():
             if isinstance(value, dict) and NOT_JSON in value:
                 raise TemplateRequiredError(
-                    needs_like(f"its {field}, a {value[NOT_JSON]}, is no value that a file holds")
+                    needs_like(f"its {field}, a {value[NOT_JSON]}, cannot be stored in a file")
                 )
         return cls._from_file(self)
 
@@ -115,7 +115,7 @@ class _Stored:
     @property
     def support(self) -> constraints.Constraint:
         if self.description["support"] is None:
-            raise TemplateRequiredError(needs_like("its support is none that a file can name"))
+            raise TemplateRequiredError(needs_like("its support is not one that a file can name"))
         return make_support(self.description["support"])
 
     @property
@@ -145,7 +145,7 @@ class _Stored:
         architecture = entry["architecture"]
         if architecture is None:
             raise TemplateRequiredError(
-                needs_like(f"its {field}, a {entry['type']}, is no built-in architecture")
+                needs_like(f"its {field}, a {entry['type']}, is not a built-in architecture")
             )
         if architecture not in ARCHITECTURES:
             raise TemplateRequiredError(
@@ -170,7 +170,9 @@ class _Stored:
             return base.expand(tuple(entry["batch_shape"]))
         if kind not in DISTRIBUTIONS:
             raise TemplateRequiredError(
-                needs_like(f"its latent, a {entry['type']}, is no distribution that a file names")
+                needs_like(
+                    f"its latent, a {entry['type']}, is not a distribution that a file can name"
+                )
             )
         make, names = DISTRIBUTIONS[kind]
         parts = {n: flatten.to_jax(f"{name}.{n}", self.arrays[f"{name}.{n}"]) for n in names}
@@ -186,8 +188,8 @@ def _template(architecture: str, config: Mapping[str, Any]) -> PyTree:
 def _build_template(cls: type, config: str, dtype: np.dtype) -> PyTree:
     """A module whose arrays do not matter.
 
-    It is cached: priors from all files of an architecture then share their static parts, and so a
-    compiled program.
+    It is cached, so that priors from all files of an architecture share their static parts, and
+    with them a compiled program.
     """
     if cls.__module__.startswith(f"{networks.__name__}."):
         return eqx.filter_eval_shape(lambda: networks.build(cls.__name__, json.loads(config)))

@@ -36,9 +36,9 @@ def save(path: str | os.PathLike[str], prior: Prior) -> None:
     path
         The file; an old one is replaced.
     prior
-        A prior. Those of this package on built-in architectures load by themselves, and so do
-        priors of your own that write the hook ``_from_file``; the header's ``loads`` says so. Any
-        other `Prior` on any network is kept too, and needs ``like=``.
+        A prior. The families of this package on built-in architectures load by themselves, and so
+        do your own families if they implement the hook ``_from_file``. Any other `Prior` on any
+        network is saved too, but needs ``like=`` to load. The header's ``loads`` tells which.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def save(path: str | os.PathLike[str], prior: Prior) -> None:
     ValueError
         If an array is not finite.
     OSError
-        If the folder does not exist, `path` is a folder, or the disk refuses.
+        If the folder does not exist, `path` is a folder, or writing fails.
 
     Notes
     -----
@@ -78,7 +78,7 @@ def save(path: str | os.PathLike[str], prior: Prior) -> None:
     arrays, constants = flatten.collect(prior)
     validation.weights_finite(prior, f"The {type(prior).__name__} to be saved")
     description = describe(prior)
-    reason = _why_not_alone(prior, description, arrays, constants)
+    reason = _why_like_is_needed(prior, description, arrays, constants)
     header = {
         "format": "a numpyro_genprior prior; read with numpyro_genprior.load(path)",
         "package_version": _package_version(),
@@ -95,15 +95,15 @@ def load(path: str | os.PathLike[str], like: Prior | None = None) -> Any:
     """Read a prior that `save` wrote.
 
     Nothing in the file is executed: only classes of priors and architectures that are registered
-    are built, networks of other kinds come from `like`. Every byte is checked first.
+    are built; other networks come from `like`. Every byte is checked first.
 
     Parameters
     ----------
     path
         The file.
     like
-        A prior of the same class and structure, with any weights: what to fill. Needed for
-        networks that are no built-in architecture, and for priors of your own without the hook
+        A prior of the same class and structure, with any weights: the template to fill. Needed for
+        networks that are not built-in architectures, and for priors of your own without the hook
         ``_from_file``.
 
     Returns
@@ -150,7 +150,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     OSError, PriorFileError
-        As `load`, except that the arrays and the checksum are not looked at.
+        As `load`, except that the arrays and the checksum are not verified.
 
     Notes
     -----
@@ -167,7 +167,7 @@ def _build(header: dict[str, Any], arrays: dict[str, np.ndarray], like: Prior | 
     if listed != _listed(arrays):
         raise ShapeError(
             message(
-                "The header lists other arrays than the file holds",
+                "The arrays listed in the header differ from those in the file",
                 expected=str(listed),
                 got=_listed(arrays),
                 remedy="save the prior again",
@@ -196,9 +196,9 @@ def _build(header: dict[str, Any], arrays: dict[str, np.ndarray], like: Prior | 
                 remedy="pass a prior, not its network",
             )
         )
-    wanted = describe(like)
-    if description.get("family") != wanted["family"]:
-        same_description(description.get("family"), wanted["family"], "prior.family")
+    expected = describe(like)
+    if description.get("family") != expected["family"]:
+        same_description(description.get("family"), expected["family"], "prior.family")
     missing = arrays.keys() - flatten.collect(like)[0].keys()
     if missing:
         raise StructureError(
@@ -208,7 +208,7 @@ def _build(header: dict[str, Any], arrays: dict[str, np.ndarray], like: Prior | 
             )
         )
     prior = flatten.fill(like, arrays, constants=header["constants"], exact=True)
-    same_description(description, wanted)
+    same_description(description, expected)
     try:
         validation.weights_finite(prior, "The prior in the file")
     except ValueError as error:
@@ -220,7 +220,7 @@ def _listed(arrays: dict[str, np.ndarray]) -> dict[str, str]:
     return {name: f"{a.dtype}{list(a.shape)}" for name, a in sorted(arrays.items())}
 
 
-def _why_not_alone(
+def _why_like_is_needed(
     prior: Prior,
     description: dict[str, Any],
     arrays: dict[str, np.ndarray],

@@ -1,4 +1,4 @@
-"""Networks from anywhere: one frozen, unbatched, callable pytree."""
+"""Networks of any library as frozen, unbatched, callable pytrees."""
 
 from numpyro_genprior.networks.convolution import channels_last
 from numpyro_genprior.networks.flax import from_flax, from_nnx

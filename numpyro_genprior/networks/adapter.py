@@ -20,11 +20,11 @@ class NetworkAdapter(eqx.Module):
     """A network of another library as an unbatched callable pytree.
 
     Calling it with a latent, or with a latent and a condition, gives the event or
-    ``(loc, scale)``. Its leaves are the weights; all else that the library needs is static and
-    hashable. Two adapters of one network with different weights therefore share a compiled
+    ``(loc, scale)``. Its leaves are the weights; everything else that the library needs is static
+    and hashable. Two adapters of one network with different weights therefore share a compiled
     program.
 
-    A subclass is final. It has the two fields below and static fields of its own, and writes
+    A subclass is final. It has the two fields below and further static fields, and implements
     `apply`.
 
     Attributes

@@ -57,7 +57,7 @@ def from_flax(
         What ``module.init`` returns, trained or not: ``{"params": ..., "batch_stats": ...}``. All
         collections are read and none is updated.
     method
-        The method to apply, as in ``module.apply``: ``method="decode"`` takes the decoder of a
+        The method to apply, as in ``module.apply``: ``method="decode"`` uses the decoder of a
         VAE. None stands for ``__call__``.
     batched
         True for a network that expects a leading batch axis (image convolutions, flattening): one
@@ -82,7 +82,7 @@ def from_flax(
 
     Notes
     -----
-    **Fails when** the network is in training mode, which is refused.
+    **Fails when** the network is in training mode, which raises an error.
 
     Examples
     --------
@@ -233,7 +233,7 @@ class _NNXNetwork(NetworkAdapter):
     def apply(self, *inputs: jax.Array) -> PyTree[jax.Array]:
         from flax import nnx
 
-        # The streams get arbitrary contents: a network that draws from them is refused below.
+        # The streams get arbitrary contents: a network that draws from them raises an error below.
         rng_state = self.rng_treedef.unflatten([_make_stream(s) for s in self.rng_streams])
         module = nnx.merge(self.graphdef, rng_state, self.variables)
         before = _rng_and_batch_statistics(module)
@@ -264,7 +264,7 @@ def _rng_and_batch_statistics(module: nnx.Module) -> list[list[jax.Array]]:
 
 
 class _RngStream(NamedTuple):
-    """What is needed to make a key, or a counter, of a random stream again."""
+    """What is needed to rebuild the key, or the counter, of a random stream."""
 
     shape: tuple[int, ...]
     dtype: str

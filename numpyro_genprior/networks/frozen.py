@@ -1,4 +1,4 @@
-"""`Frozen`: a network from anywhere as one callable pytree."""
+"""`Frozen`: a network of any library as a callable pytree."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ def from_haiku(
 
     Notes
     -----
-    **Fails when** the network is in training mode: dropout is refused because a prior needs a
-    function, and batch normalisation over a batch of one (a constant) warns.
+    **Fails when** the network is in training mode: dropout raises an error, because a prior needs a
+    deterministic function, and batch normalisation over a batch of one (a constant) warns.
 
     Examples
     --------
@@ -131,8 +131,8 @@ def _has_state(
 def _takes_rng(transformed: Transformed | TransformedWithState) -> bool:
     # init takes (rng, *inputs); apply takes params, perhaps a state, perhaps an rng, the inputs.
     inputs = len(inspect.signature(transformed.init).parameters) - 1
-    own = len(inspect.signature(transformed.apply).parameters) - inputs
-    return own > 1 + _has_state(transformed)
+    num_leading = len(inspect.signature(transformed.apply).parameters) - inputs
+    return num_leading > 1 + _has_state(transformed)
 
 
 def _check_transform(transformed: object) -> None:

@@ -1,4 +1,4 @@
-"""Whether pickle and cloudpickle can keep a network without breaking it."""
+"""Whether pickle and cloudpickle can restore a network correctly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 
 def check_pickles(net: PyTree) -> None:
-    """Refuse a network that the running pickler cannot hold, or would restore incorrectly.
+    """Raise an error for a network that the running pickler cannot restore correctly.
 
     Raises
     ------

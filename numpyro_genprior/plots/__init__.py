@@ -1,4 +1,4 @@
-"""Pictures, drawn by matplotlib: ``pip install numpyro_genprior[plots]``."""
+"""Plots by matplotlib: ``pip install numpyro_genprior[plots]``."""
 
 from numpyro_genprior.plots.adequacy import adequacy
 from numpyro_genprior.plots.calibration import coverage, sbc_ranks

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = "RdBu_r"  # of signed values, symmetric about 0
+COLOURS = "RdBu_r"  # colour map of signed values, symmetric about 0
 TITLES = {
     "adequate": "Adequate",
     "noise_too_small": "Noise too small",
@@ -49,7 +49,7 @@ def adequacy(result: Adequacy, *, site: str | None = None, ax: Axes | None = Non
     Parameters
     ----------
     result
-        Of `numpyro_genprior.diagnostics.adequacy`.
+        The result of `numpyro_genprior.diagnostics.adequacy`.
     site
         Which data, if several sites are observed. None: the only ones.
     ax
@@ -63,7 +63,7 @@ def adequacy(result: Adequacy, *, site: str | None = None, ax: Axes | None = Non
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     ValueError
         If several sites are observed and `site` names none of them.
     """
@@ -125,23 +125,23 @@ def _data(ax: Axes, values: np.ndarray, extent: float, images: bool, *, bar: boo
         return
     ax.set_xticks([])
     ax.set_yticks([])
-    shown = ax.imshow(values, cmap=COLOURS, vmin=-extent, vmax=extent, interpolation="nearest")
+    image = ax.imshow(values, cmap=COLOURS, vmin=-extent, vmax=extent, interpolation="nearest")
     if bar:
-        colour_bar(ax, shown)
+        colour_bar(ax, image)
 
 
 def _distribution(ax: Axes, residual: np.ndarray, result: Adequacy) -> None:
     flat = residual[np.isfinite(residual)]
-    seen = flat[flat != 0]  # masked data are 0
+    unmasked = flat[flat != 0]  # masked data are 0
     expected = np.sqrt(result.degrees / max(result.degrees, _size(result.residual)))
-    reach = max(4.0, 1.05 * float(np.max(np.abs(seen), initial=0.0)))
-    bins = np.linspace(-reach, reach, int(np.clip(2 * np.sqrt(len(seen)), 9, 61)) | 1)
-    found = DATA if result.verdict == "adequate" else BAD
-    counts, edges = np.histogram(seen, bins=bins)
-    narrow = bins[1] - bins[0] > expected  # bins too wide to compare heights: each as high as 1
-    tall = counts.max(initial=1) if narrow else len(seen) * (edges[1] - edges[0])
-    ax.stairs(counts / tall, edges, fill=True, color=found, alpha=0.6, label="found")
-    x = np.linspace(-reach, reach, 2001)
+    half_width = max(4.0, 1.05 * float(np.max(np.abs(unmasked), initial=0.0)))
+    bins = np.linspace(-half_width, half_width, int(np.clip(2 * np.sqrt(len(unmasked)), 9, 61)) | 1)
+    colour = DATA if result.verdict == "adequate" else BAD
+    counts, edges = np.histogram(unmasked, bins=bins)
+    narrow = bins[1] - bins[0] > expected  # too narrow to compare densities: scale both to height 1
+    height = counts.max(initial=1) if narrow else len(unmasked) * (edges[1] - edges[0])
+    ax.stairs(counts / height, edges, fill=True, color=colour, alpha=0.6, label="observed")
+    x = np.linspace(-half_width, half_width, 2001)
     normal = np.exp(-0.5 * (x / expected) ** 2)
     normal = normal if narrow else normal / (expected * np.sqrt(2 * np.pi))
     ax.fill_between(x, normal, color=PRIOR, alpha=0.5, linewidth=0, label="expected")

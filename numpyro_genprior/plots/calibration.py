@@ -1,4 +1,4 @@
-"""Pictures of calibration: ranks with their simultaneous bands, coverage by level."""
+"""Plots of calibration: ranks with their simultaneous bands, coverage by level."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MAX_NAMED = len(LINE_STYLES)  # failing quantities that the legend names
 def sbc_ranks(result: RankTest, *, ax: Axes | None = None) -> Axes:
     """Empirical distribution functions of ranks minus the uniform one, with simultaneous bands.
 
-    A line for each quantity. Lines that leave the grey band anywhere are miscalibrated; those that
-    fail after correction for their number are red and named. A line that rises first and falls
-    below zero later is a posterior that is too narrow.
+    A line for each quantity. A quantity whose line leaves the grey band is miscalibrated; those
+    that fail after correction for their number are red and named. A line that rises first and falls
+    below zero later means a posterior that is too narrow.
 
     Parameters
     ----------
     result
-        Of `numpyro_genprior.diagnostics.sbc` or `numpyro_genprior.diagnostics.tarp`.
+        The result of `numpyro_genprior.diagnostics.sbc` or `numpyro_genprior.diagnostics.tarp`.
     ax
         Axes to draw in; None for a new figure.
 
@@ -38,7 +38,7 @@ def sbc_ranks(result: RankTest, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     """
     check(result, RankTest, "sbc_ranks", "sbc(model, key, ...)")
     ax, bands = axes(ax, width=6.4, height=3.8), result.simultaneous
@@ -78,7 +78,7 @@ def coverage(result: Coverage, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     result
-        Of `numpyro_genprior.diagnostics.coverage`.
+        The result of `numpyro_genprior.diagnostics.coverage`.
     ax
         Axes to draw in; None for a new figure.
 
@@ -89,7 +89,7 @@ def coverage(result: Coverage, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     """
     check(result, Coverage, "coverage", "coverage(model, key, ..., events=held_out)")
     ax = axes(ax, width=4.2, height=4.4)

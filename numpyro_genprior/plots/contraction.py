@@ -1,4 +1,4 @@
-"""Pictures of contraction: distance from the truth along a schedule, on logarithmic axes."""
+"""Plots of contraction: distance from the truth along a schedule, on logarithmic axes."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def contraction(
 ) -> Axes:
     """Distance of draws from the truth against noise level or sample size, with exponents.
 
-    Of one result the radius, the error of the mean and the spread: a spread below the error is an
-    overconfident posterior. Of several, by name, the radius of each. The band of a radius holds
-    80 % of its replications. Data get better to the right.
+    For one result, the radius, the error of the mean and the spread: a spread below the error means
+    an overconfident posterior. For several, given by name, the radius of each. The band of a radius
+    contains 80 % of its replications. Data get better to the right.
 
     Parameters
     ----------
     result
-        Of `numpyro_genprior.diagnostics.contraction`, or a dictionary of results along one
-        schedule.
+        The result of `numpyro_genprior.diagnostics.contraction`, or a dictionary of results along
+        one schedule.
     theory
         An exponent, shown by a dashed line below the first result, or an exponent for some of
         several results, by name.
@@ -49,7 +49,7 @@ def contraction(
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     """
     results = dict(result) if isinstance(result, Mapping) else {"": result}
     for one in results.values() or [None]:
@@ -70,10 +70,10 @@ def contraction(
     if theory is not None:
         exponents = theory if isinstance(theory, Mapping) else {next(iter(results)): theory}
         for name, exponent in exponents.items():
-            of = f": {name}" if name else ""
-            label = f"theory{of}, {argument}$^{{{exponent:.2f}}}$"
+            suffix = f": {name}" if name else ""
+            label = f"theory{suffix}, {argument}$^{{{exponent:.2f}}}$"
             _theory(ax, results[name], exponent, colours[name], label)
-    _axes_of(ax, first)
+    _format_axes(ax, first)
     legend(ax, columns=2)
     return ax
 
@@ -100,7 +100,7 @@ def _theory(ax: Axes, result: Contraction, exponent: float, colour: str, label: 
     ax.plot(result.values, line, "--", color=colour, linewidth=1, label=label)
 
 
-def _axes_of(ax: Axes, first: Contraction) -> None:
+def _format_axes(ax: Axes, first: Contraction) -> None:
     ax.set_xscale("log")
     ax.set_yscale("log")
     if len(first.values) <= MAX_TICKS:

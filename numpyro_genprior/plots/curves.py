@@ -1,4 +1,4 @@
-"""Pictures of posteriors over curves."""
+"""Plots of posteriors over curves."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def draw_curves(
     """The mean, a band of two standard deviations, draws, truth and data in one panel.
 
     `draws` has shape ``(draw, size)``, and the other arguments are those of `posterior_images`. A
-    residual has a panel of its own below.
+    residual is drawn in a second panel below.
     """
     lines = wrap(caption, CAPTION_WIDTH)
     ratios = [1] if residual is None else [3, 1]
@@ -57,8 +57,8 @@ def draw_curves(
     band = {"color": DATA, "alpha": 0.2, "linewidth": 0, "label": "mean ± 2 sd"}
     axes.fill_between(index, mean - 2 * sd, mean + 2 * sd, **band)
     rows = np.linspace(0, len(draws) - 1, min(num_draws, len(draws))).round().astype(int)
-    for place, row in enumerate(rows):
-        axes.plot(index, draws[row], color=PRIOR, linewidth=0.8, label="" if place else "draws")
+    for i, row in enumerate(rows):
+        axes.plot(index, draws[row], color=PRIOR, linewidth=0.8, label="" if i else "draws")
     axes.plot(index, mean, color=DATA, linewidth=1.6, label="posterior mean")
     if truth is not None:
         axes.plot(index, np.asarray(truth), color="black", linewidth=1.2, label="truth")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = "RdBu_r"  # of signed values, symmetric about 0
-NOT_SEEN = "#777777"
+UNDETERMINED = "#777777"
 
 
 def event_directions(
@@ -31,8 +31,9 @@ def event_directions(
 
     Each panel is the change of the event by a step of one prior standard deviation; all share one
     scale, symmetric about 0. The upper row has the directions that the data determine best, the
-    lower row those that they determine least. A title says whether the data see the direction
-    (s > 1, blue frame) or not (grey frame): what events show along the latter comes from the prior.
+    lower row those that they determine least. A title says whether the data determine the
+    direction (s > 1, blue frame) or not (grey frame): what events show along the latter comes from
+    the prior.
 
     Parameters
     ----------
@@ -53,10 +54,10 @@ def event_directions(
     Raises
     ------
     TypeError
-        If `sensitivity` is another object.
+        If `sensitivity` has another type.
     ValueError
-        If the event is neither a curve nor an image, `site` is not among the events, or `observed`
-        has another shape.
+        If the event is neither a curve nor an image, `site` is not among the events, or the shape
+        of `observed` differs from the event's.
     """
     check(sensitivity, Sensitivity, "event_directions", "sensitivity(model, values, ...)")
     moved = _moved(sensitivity.event_directions, site)
@@ -171,10 +172,10 @@ def _outline(mask: np.ndarray) -> list[tuple[tuple[float, float], tuple[float, f
 
 
 def _label(ax: Axes, index: int, s: float) -> None:
-    """A title and a frame that say whether the data see the direction."""
-    seen = s > 1
-    words = "seen" if seen else "not seen"
-    colour = DATA if seen else NOT_SEEN
+    """A title and a frame that show whether the data determine the direction."""
+    determined = s > 1
+    words = "determined" if determined else "undetermined"
+    colour = DATA if determined else UNDETERMINED
     ax.set_title(f"{index + 1}\n{words}, s = {s:.2g}", fontsize=SMALL, color=colour)
     for spine in ax.spines.values():
-        spine.set(color=DATA if seen else PRIOR, linewidth=1.5)
+        spine.set(color=DATA if determined else PRIOR, linewidth=1.5)

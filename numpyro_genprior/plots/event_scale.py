@@ -24,7 +24,7 @@ def event_scale(result: EventScale) -> Figure:
     Parameters
     ----------
     result
-        Of `numpyro_genprior.diagnostics.estimate_event_scale`.
+        The result of `numpyro_genprior.diagnostics.estimate_event_scale`.
 
     Returns
     -------
@@ -33,7 +33,7 @@ def event_scale(result: EventScale) -> Figure:
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     """
     check(result, EventScale, "event_scale", "estimate_event_scale(prior, key, held_out_events)")
     figure, (left, right) = pyplot().subplots(1, 2, figsize=(8.0, 3.2), layout="constrained")

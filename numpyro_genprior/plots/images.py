@@ -1,4 +1,4 @@
-"""Pictures of posteriors over images."""
+"""Plots of posteriors over images."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def posterior_images(
     events
         Posterior draws of the event, of shape ``(draw, row, col)`` or
         ``(chain, draw, row, col)``, e.g. ``trace.posterior["x"]``. If there are chains, the draws
-        shown are taken from all of them in turn, and each names its chain.
+        shown come from all of them in turn, and their titles name the chain.
     truth
         The true image, if it is known.
     data
@@ -78,7 +78,7 @@ def posterior_images(
     title
         Text above the figure.
     caption
-        Text below the figure, e.g. what the chains' diagnostics found.
+        Text below the figure, e.g. the finding of a diagnostic.
 
     Returns
     -------
@@ -129,16 +129,16 @@ def posterior_images(
         )
     low, high = _limits(mean_, truth_) if limits is None else limits
 
-    chosen = _spread(array.shape[: array.ndim - event_ndim], num_draws)
+    indices = _choose_draws(array.shape[: array.ndim - event_ndim], num_draws)
     num_panels = 2 + sum(part is not None for part in (truth, data, residual))
     aspect = mean_.shape[0] / mean_.shape[1]
-    ratios = [1 / num_panels, 1 / len(chosen)]  # both rows are as wide as the figure
+    ratios = [1 / num_panels, 1 / len(indices)]  # both rows are as wide as the figure
     lines = wrap(caption, CAPTION_WIDTH)
     height = WIDTH * aspect * sum(ratios) + 1.3 + CAPTION_LINE * len(lines)
     figure = pyplot().figure(figsize=(WIDTH, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, hspace=0.1, wspace=0.02)
     rows = figure.add_gridspec(2, 1, height_ratios=ratios)
-    upper, lower = rows[0].subgridspec(1, num_panels), rows[1].subgridspec(1, len(chosen))
+    upper, lower = rows[0].subgridspec(1, num_panels), rows[1].subgridspec(1, len(indices))
     panels = (figure.add_subplot(upper[i]) for i in range(num_panels))
 
     if truth_ is not None:
@@ -152,8 +152,8 @@ def posterior_images(
         values = np.asarray(residual)
         extent = _positive(np.abs(values))
         _scaled(_panel(panels, "residual"), values, -extent, extent, "RdBu_r")
-    for place, index in enumerate(chosen):
-        axes = figure.add_subplot(lower[place])
+    for column, index in enumerate(indices):
+        axes = figure.add_subplot(lower[column])
         _image(axes, array[index], low, high)
         axes.set_title(f"draw, chain {index[0]}" if len(index) > 1 else "draw", fontsize=LABEL)
     finish(figure, title, lines)
@@ -183,24 +183,26 @@ def _positive(values: np.ndarray) -> float:
     return largest if largest > 0 else 1.0
 
 
-def _spread(lead: tuple[int, ...], number: int) -> list[tuple[int, ...]]:
+def _choose_draws(lead: tuple[int, ...], number: int) -> list[tuple[int, ...]]:
     """Indices of draws far apart from each other, taken from all chains in turn."""
     if len(lead) == 1:
-        places = np.linspace(0, lead[0] - 1, min(number, lead[0])).round().astype(int)
-        return [(int(place),) for place in places]
+        positions = np.linspace(0, lead[0] - 1, min(number, lead[0])).round().astype(int)
+        return [(int(position),) for position in positions]
     chains, draws = math.prod(lead[:-1]), lead[-1]
     number = min(number, chains * draws)
-    owners = np.sort(np.arange(number) % chains if number >= chains else _even(chains, number))
-    chosen: list[tuple[int, ...]] = []
-    for chain in np.unique(owners):
-        count = int(np.sum(owners == chain))
-        places = ((np.arange(count) + 0.5) * draws / count).astype(int)
+    chain_of_draw = np.sort(
+        np.arange(number) % chains if number >= chains else _evenly_spaced(chains, number)
+    )
+    indices: list[tuple[int, ...]] = []
+    for chain in np.unique(chain_of_draw):
+        count = int(np.sum(chain_of_draw == chain))
+        positions = ((np.arange(count) + 0.5) * draws / count).astype(int)
         index = tuple(int(i) for i in np.unravel_index(int(chain), lead[:-1]))
-        chosen += [(*index, int(place)) for place in places]
-    return chosen
+        indices += [(*index, int(position)) for position in positions]
+    return indices
 
 
-def _even(chains: int, number: int) -> np.ndarray:
+def _evenly_spaced(chains: int, number: int) -> np.ndarray:
     return np.linspace(0, chains - 1, number).round().astype(int)
 
 

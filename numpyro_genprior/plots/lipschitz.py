@@ -23,9 +23,9 @@ def lipschitz(result: Lipschitz, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     result
-        Of `numpyro_genprior.diagnostics.lipschitz`.
+        The result of `numpyro_genprior.diagnostics.lipschitz`.
     ax
-        Axes to draw on; None for a new figure.
+        Axes to draw in; None for a new figure.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def lipschitz(result: Lipschitz, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     """
     check(result, Lipschitz, "lipschitz", "lipschitz(prior, key)")
     ax = axes(ax)
@@ -43,9 +43,9 @@ def lipschitz(result: Lipschitz, *, ax: Axes | None = None) -> Axes:
     values = np.maximum(values, tiny)
     bounded = math.isfinite(result.bound)
     upper = max(result.bound, values[-1]) if bounded else 3 * values[-1]
-    room = (upper / values[0]) ** 0.05 * 1.02
+    margin = (upper / values[0]) ** 0.05 * 1.02
     ax.set_xscale("log")
-    ax.set_xlim(values[0] / room, upper * room if bounded else upper)
+    ax.set_xlim(values[0] / margin, upper * margin if bounded else upper)
     ax.set_ylim(0, 1.02)
     ax.axvspan(values[-1], upper, color=PRIOR, alpha=0.25, linewidth=0)
     ax.ecdf(values, color=DATA, linewidth=1.6, label=f"{len(values)} prior draws")

@@ -17,7 +17,7 @@ def losses(result: FitResult, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     result
-        From ``train.fit_flow``, ``fit_vae`` or ``fit_gan``.
+        The result of ``train.fit_flow``, ``fit_vae`` or ``fit_gan``.
     ax
         Axes to draw in; None for a new figure.
 
@@ -28,9 +28,9 @@ def losses(result: FitResult, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     """
-    check(result, FitResult, "losses", "fit_vae(...)", room="train")
+    check(result, FitResult, "losses", "fit_vae(...)", module="train")
     ax = axes(ax)
     for name, values in result.losses.items():
         ax.plot(range(1, len(values) + 1), values, linewidth=1.2, label=name)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def mgvi(result: MGVIResult, *, ax: Axes | None = None) -> Axes:
-    """Convergence: the distance that the mean moved in each step, and the Newton step left.
+    """Convergence: the distance that the mean moved in each step, and the last Newton step.
 
     Distances are in posterior standard deviations. The curve levels off at the Monte Carlo noise
     of the samples, after which more steps do not help; above the dashed line the last step gives
@@ -24,7 +24,7 @@ def mgvi(result: MGVIResult, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     result
-        From ``MGVI(model).run(...)``.
+        The result of ``MGVI(model).run(...)``.
     ax
         Axes to draw in; None for a new figure.
 
@@ -35,11 +35,11 @@ def mgvi(result: MGVIResult, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     """
     from matplotlib.ticker import MaxNLocator
 
-    check(result, MGVIResult, "mgvi", "MGVI(model).run(key, num_steps, ...)", room="infer")
+    check(result, MGVIResult, "mgvi", "MGVI(model).run(key, num_steps, ...)", module="infer")
     ax, steps = axes(ax), np.arange(1, len(result.kl) + 1)
     ax.plot(steps, result.moved, marker="o", markersize=4, linewidth=1, color=DATA,
             label="mean moved by")  # fmt: skip

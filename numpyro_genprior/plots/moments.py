@@ -22,7 +22,7 @@ def event_moments(result: EventMoments, *, ax: Axes | None = None) -> Axes | Fig
     Parameters
     ----------
     result
-        From ``ngp.event_moments(prior, draws)``.
+        The result of ``ngp.event_moments(prior, draws)``.
     ax
         Axes to draw a curve in; None for a new figure. Images are two panels of a new figure.
 
@@ -34,11 +34,11 @@ def event_moments(result: EventMoments, *, ax: Axes | None = None) -> Axes | Fig
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     ValueError
         If the event, its batch dimensions included, has neither one nor two dimensions.
     """
-    check(result, EventMoments, "event_moments", "event_moments(prior, draws)", room="traces")
+    check(result, EventMoments, "event_moments", "event_moments(prior, draws)", module="traces")
     mean, sd = result.mean, result.sd
     if mean.ndim == 2:
         return _images(mean, sd)

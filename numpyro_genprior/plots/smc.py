@@ -21,7 +21,7 @@ def smc(result: SMCResult, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     result
-        From ``SMC(model).run(...)``.
+        The result of ``SMC(model).run(...)``.
     ax
         Axes to draw in; None for a new figure.
 
@@ -32,9 +32,9 @@ def smc(result: SMCResult, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     """
-    check(result, SMCResult, "smc", "SMC(model).run(key, ...)", room="infer")
+    check(result, SMCResult, "smc", "SMC(model).run(key, ...)", module="infer")
     ax, temperatures = axes(ax), result.temperatures[1:]
     share = result.effective_sample_size / result.num_particles
     ax.plot(temperatures, share, marker="o", markersize=4, linewidth=1, color=DATA,

@@ -1,4 +1,4 @@
-"""Pictures by direction or latent: sensitivity, collapse, the spectrum of a Jacobian."""
+"""Plots by direction or latent: sensitivity, collapse, the spectrum of a Jacobian."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sensitivity_spectrum(sensitivity: Sensitivity, *, ax: Axes | None = None) ->
     sensitivity
         The result of `numpyro_genprior.diagnostics.sensitivity`.
     ax
-        Axes to draw on; None for a new figure.
+        Axes to draw in; None for a new figure.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def sensitivity_spectrum(sensitivity: Sensitivity, *, ax: Axes | None = None) ->
     Raises
     ------
     TypeError
-        If `sensitivity` is another object.
+        If `sensitivity` has another type.
     ImportError
         If matplotlib is not installed.
     """
@@ -62,7 +62,7 @@ def sensitivity_spectrum(sensitivity: Sensitivity, *, ax: Axes | None = None) ->
                     textcoords="offset points", ha="right", color=UNDETERMINED)  # fmt: skip
     ax.set_xlabel("direction")
     ax.set_ylabel("prior sd / data resolution, s")
-    _whole_numbers(ax)
+    _integer_ticks(ax)
     legend(ax)
     return ax
 
@@ -75,12 +75,13 @@ def latent_shrinkage(
     Parameters
     ----------
     result
-        Of `numpyro_genprior.diagnostics.posterior_collapse` (posterior mean and sd over the prior's
-        band) or of `numpyro_genprior.diagnostics.sensitivity` (the linearised sd alone).
+        The result of `numpyro_genprior.diagnostics.posterior_collapse` (posterior mean and sd
+        over the prior's band) or of `numpyro_genprior.diagnostics.sensitivity` (the linearised
+        sd alone).
     max_directions
         Maximum number of directions; the first ones are shown.
     ax
-        Axes to draw on; None for a new figure.
+        Axes to draw in; None for a new figure.
 
     Returns
     -------
@@ -89,7 +90,7 @@ def latent_shrinkage(
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     """
     check(result, (PosteriorCollapse, Sensitivity), "latent_shrinkage", "posterior_collapse(mcmc)")
     ax = axes(ax)
@@ -102,7 +103,7 @@ def latent_shrinkage(
         ax.set_ylim(0, 1.08)
         ax.set_ylabel("posterior sd / prior sd")
         ax.set_xlabel("direction")
-        _whole_numbers(ax)
+        _integer_ticks(ax)
         return ax
     mean, sd = result.mean[:max_directions], result.sd[:max_directions]
     index = np.arange(1, len(mean) + 1)
@@ -118,7 +119,7 @@ def latent_shrinkage(
         ax.set_xticks(index, result.names[:max_directions], rotation=60, ha="right", fontsize=TICK)
     else:
         ax.set_xlabel("direction")
-        _whole_numbers(ax)
+        _integer_ticks(ax)
     legend(ax, columns=4)
     return ax
 
@@ -129,9 +130,9 @@ def decoder_collapse(result: DecoderCollapse, *, ax: Axes | None = None) -> Axes
     Parameters
     ----------
     result
-        Of `numpyro_genprior.diagnostics.decoder_collapse`.
+        The result of `numpyro_genprior.diagnostics.decoder_collapse`.
     ax
-        Axes to draw on; None for a new figure.
+        Axes to draw in; None for a new figure.
 
     Returns
     -------
@@ -140,7 +141,7 @@ def decoder_collapse(result: DecoderCollapse, *, ax: Axes | None = None) -> Axes
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     """
     check(result, DecoderCollapse, "decoder_collapse", "decoder_collapse(prior, key)")
     ax = axes(ax)
@@ -165,7 +166,7 @@ def decoder_collapse(result: DecoderCollapse, *, ax: Axes | None = None) -> Axes
         twin.set_ylabel("encoder's KL (nats, points)")
         twin.set_ylim(0, None)
         twin.spines["top"].set_visible(False)
-    _whole_numbers(ax)
+    _integer_ticks(ax)
     legend(ax)
     return ax
 
@@ -176,9 +177,9 @@ def jacobian_spectrum(result: EffectiveDimension, *, ax: Axes | None = None) -> 
     Parameters
     ----------
     result
-        Of `numpyro_genprior.diagnostics.effective_dimension`.
+        The result of `numpyro_genprior.diagnostics.effective_dimension`.
     ax
-        Axes to draw on; None for a new figure.
+        Axes to draw in; None for a new figure.
 
     Returns
     -------
@@ -187,7 +188,7 @@ def jacobian_spectrum(result: EffectiveDimension, *, ax: Axes | None = None) -> 
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     """
     check(result, EffectiveDimension, "jacobian_spectrum", "effective_dimension(prior, key)")
     ax = axes(ax)
@@ -208,7 +209,7 @@ def jacobian_spectrum(result: EffectiveDimension, *, ax: Axes | None = None) -> 
     return ax
 
 
-def _whole_numbers(ax: Axes) -> None:
+def _integer_ticks(ax: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

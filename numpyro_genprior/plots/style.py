@@ -1,4 +1,4 @@
-"""The look that all pictures share: colours, font sizes, axes, legends, colour bars, captions."""
+"""Style that all plots share: colours, font sizes, axes, legends, colour bars, captions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
-HIDDEN = "#b9cde4"  # pixels that are not numbers
+HIDDEN = "#b9cde4"  # pixels that are NaN
 DATA, PRIOR, BAD = "#1f5fa8", "#b0b0b0", "#c8452c"  # what the data determine, the prior, a warning
 
 # Font sizes in points.
@@ -70,8 +70,8 @@ def legend(ax: Axes, *, columns: int = 3) -> None:
 
 def colour_bar(ax: Axes, image: ScalarMappable) -> Colorbar:
     """A colour bar below the panel and as wide as it, so that all panels keep one size."""
-    place = ax.inset_axes((0.06, -0.09, 0.88, 0.045))
-    bar = ax.figure.colorbar(image, cax=place, orientation="horizontal")
+    inset = ax.inset_axes((0.06, -0.09, 0.88, 0.045))
+    bar = ax.figure.colorbar(image, cax=inset, orientation="horizontal")
     bar.ax.tick_params(labelsize=TICK, length=2, pad=1)
     return bar
 
@@ -95,14 +95,14 @@ def check(
     name: str,
     remedy: str,
     *,
-    room: str = "diagnostics",
+    module: str = "diagnostics",
 ) -> None:
-    """Refuse an object that is not the kind of result that the picture shows."""
+    """Raise a TypeError if `value` is not of the type that the plot shows."""
     if not isinstance(value, kind):
         raise TypeError(
             message(
                 f"plots.{name} draws another kind of result",
                 got=type(value).__name__,
-                remedy=f"pass ngp.{room}.{remedy}",
+                remedy=f"pass ngp.{module}.{remedy}",
             )
         )

@@ -25,7 +25,7 @@ def tempering(result: TemperingReport, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     result
-        From ``ParallelTempering.report(mcmc)``.
+        The result of ``ParallelTempering.report(mcmc)``.
     ax
         Axes to draw in; None for a new figure.
 
@@ -36,10 +36,10 @@ def tempering(result: TemperingReport, *, ax: Axes | None = None) -> Axes:
     Raises
     ------
     TypeError
-        If `result` is another object.
+        If `result` has another type.
     """
     remedy = "ParallelTempering.report(mcmc)"
-    check(result, TemperingReport, "tempering", remedy, room="infer")
+    check(result, TemperingReport, "tempering", remedy, module="infer")
     ax = axes(ax)
     for chain, betas in enumerate(result.betas):
         first = chain == 0

@@ -35,15 +35,19 @@ def check_prior(
     prior
         The prior; small networks make it quick.
     key
-        Random key for latents and directions; fixed when None.
+        Random key for latents and directions. None: a fixed key.
     checks
-        Names of `CHECKS` to run; all when None.
+        Names of `CHECKS` to run. None: all.
 
     Raises
     ------
     AssertionError
-        At the first check that fails, with its name, what was expected and what came. Other
-        exceptions are the prior's own; a note names the check.
+        At the first check that fails, with the expected and the actual value. Other exceptions
+        come from the prior itself. A note names the check.
+    TypeError
+        If `prior` is not a `Prior`.
+    ValueError
+        If there is no check of a name in `checks`.
 
     Notes
     -----
@@ -62,8 +66,8 @@ def check_prior(
     if not isinstance(prior, Prior):
         raise TypeError(
             message(
-                "check_prior",
-                expected="a generative prior",
+                "check_prior tests generative priors",
+                expected="an ngp.Prior",
                 got=type(prior).__name__,
                 remedy="derive the class from ngp.Prior",
             )

@@ -37,7 +37,7 @@ def expect(
 def expect_close(
     got: ArrayLike, expected: ArrayLike, what: str, *, remedy: str, rtol: float = 0.0
 ) -> None:
-    """Raise AssertionError unless two arrays agree to a tolerance of the present precision."""
+    """Raise AssertionError unless two arrays agree to within a tolerance for the precision."""
     got, expected = np.asarray(got), np.asarray(expected)
     rtol = rtol or (1e-6 if jax.config.jax_enable_x64 else 2e-3)  # type: ignore[attr-defined]
     close = got.shape == expected.shape and np.allclose(got, expected, rtol=rtol, atol=rtol)
@@ -68,7 +68,7 @@ def draw(prior: Prior, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array
 
 
 def invertible(prior: Prior) -> bool:
-    """Whether `log_prob` can be called, which one-directional flows refuse."""
+    """Whether `log_prob` can be called; flows without an inverse raise an error."""
     if prior.density != "exact":
         return False
     x = jax.ShapeDtypeStruct(prior.batch_shape + prior.event_shape, prior.event_dtype)

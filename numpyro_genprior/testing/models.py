@@ -92,7 +92,7 @@ def _plates(prior: Prior, key: jax.Array) -> None:
             sites = shapes_of(latent(model, explicit=explicit), key, prior)
             expect_sites(prior, explicit, sites, batch, f"plates ({model.__name__})")
     explicit = prior.density == "exact"
-    if not white(prior, explicit):
+    if not latent_is_sampled(prior, explicit):
         return
     z = draw(prior, key, (2,))
     terms = jnp.asarray(prior.latent.log_prob(z)).reshape(2, -1).sum(-1)
@@ -109,8 +109,8 @@ def _plates(prior: Prior, key: jax.Array) -> None:
         expect_close(got, total, what, remedy="give the latent the wrappers of the event")
 
 
-def white(prior: Prior, explicit: bool) -> bool:
-    """Whether ``x_latent`` is a sample site (a latent that is a prior may recurse)."""
+def latent_is_sampled(prior: Prior, explicit: bool) -> bool:
+    """Whether ``x_latent`` is a sample site (a latent that is a prior may be decoded)."""
     return not (isinstance(prior.latent, Prior) and (explicit or prior.latent.density != "exact"))
 
 
@@ -156,5 +156,5 @@ def _predictive(prior: Prior, key: jax.Array) -> None:
     if prior.density == "conditional":
         loc, scale = prior.event_loc_scale(draws["x_latent"])
         event = loc + scale * draws["x_noise"]
-    what = "The event is not made of its latent"
+    what = "The event is not decoded from its latent"
     expect_close(draws["x"], event, what, remedy="keep the generator a function of the latent")

@@ -28,7 +28,7 @@ def _pytree(prior: Prior, key: jax.Array) -> None:
         through(again)
     expect(
         len(traces) == 1,
-        "Two sets of weights of one skeleton, or a copy, compile two programs",
+        "Two sets of weights of one structure, or a copy, compile two programs",
         expected="one trace",
         got=f"{len(traces)} traces",
         remedy="keep static fields hashable and equal: list them in pytree_aux_fields, arrays in "
@@ -36,28 +36,32 @@ def _pytree(prior: Prior, key: jax.Array) -> None:
     )
     z = draw(prior, key)
     event = decoded(prior, z)
+    remedy = "list arrays in pytree_data_fields, the rest in pytree_aux_fields"
     for what, copied in (
         ("returned by jit", returned),
         ("copied deeply", copy.deepcopy(prior)),
         ("flattened and rebuilt", jax.tree.map(lambda leaf: leaf, prior)),
     ):
-        expect(
-            repr(copied) == repr(prior), f"A prior {what}", got=copied, remedy="see pytree fields"
-        )
+        expect(repr(copied) == repr(prior), f"A prior {what} differs", got=copied, remedy=remedy)
         got = decoded(copied, z)
-        expect_close(got, event, f"A prior {what} decodes differently", remedy="see pytree fields")
+        expect_close(got, event, f"A prior {what} decodes differently", remedy=remedy)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), prior, other)
-    expect(stacked.batch_shape == prior.batch_shape, "Stacking", got=stacked, remedy="see fields")
+    expect(
+        stacked.batch_shape == prior.batch_shape,
+        "Stacking the leaves of priors changes the batch shape",
+        got=stacked,
+        remedy=remedy,
+    )
     in_axes = (0 if jax.tree.leaves(stacked) else None, None)
     events = jax.vmap(lambda p, z: p.decode(z), in_axes, axis_size=2)(stacked, z)
     expected = jnp.stack([event, decoded(other, z)])
-    what = "decode of stacked priors under vmap differs from one by one"
+    what = "decode of stacked priors under vmap differs from decode of each"
     expect_close(events, expected, what, remedy="never infer shapes from leaves")
 
 
 @check
 def _pickling(prior: Prior, key: jax.Array) -> None:
-    """Pickling works, or is refused with the name of ngp.save."""
+    """Pickling works, or raises an error that names ngp.save."""
     if "<locals>" in type(prior).__qualname__:
         return  # no class inside of a function can be pickled
     try:

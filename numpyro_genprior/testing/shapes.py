@@ -89,7 +89,12 @@ def _support(prior: Prior, key: jax.Array) -> None:
     inside = jax.vmap(support)(x) if not prior.batch_shape else support(x)
     expect(jnp.all(inside), f"Samples lie outside of {support}", got=x, remedy="correct support=")
     feasible = support.feasible_like(x)
-    expect(feasible.shape == x.shape, "feasible_like", got=feasible.shape, remedy="as NumPyro's do")
+    expect(
+        feasible.shape == x.shape,
+        "feasible_like returns another shape",
+        got=feasible.shape,
+        remedy="as NumPyro's do",
+    )
     transform = dist.biject_to(support)
     free = transform.inverse_shape(prior.event_shape)
     back = transform.forward_shape(free)
@@ -101,7 +106,7 @@ def _support(prior: Prior, key: jax.Array) -> None:
 
 @check
 def _wrappers(prior: Prior, key: jax.Array) -> None:
-    """Values under to_event and mask; the latent handed back by sample_with_intermediates."""
+    """Values under to_event and mask; the latent returned by sample_with_intermediates."""
     if not invertible(prior):
         return
 
@@ -109,15 +114,15 @@ def _wrappers(prior: Prior, key: jax.Array) -> None:
     def values(prior: Prior, key: jax.Array) -> Any:
         x, intermediates = prior.sample_with_intermediates(key, (2,))
         log_prob = prior.log_prob(x)
-        handed = prior.log_prob(x, intermediates) if intermediates else log_prob
+        with_intermediates = prior.log_prob(x, intermediates) if intermediates else log_prob
         batch = prior.expand((2, *prior.batch_shape)).to_event(1 + len(prior.batch_shape))
         mask = jnp.array([True, False]).reshape(2, *[1] * len(prior.batch_shape))
-        return log_prob, handed, batch.log_prob(x), prior.mask(mask).log_prob(x)
+        return log_prob, with_intermediates, batch.log_prob(x), prior.mask(mask).log_prob(x)
 
-    log_prob, handed, total, kept = values(prior, key)
+    log_prob, with_intermediates, total, kept = values(prior, key)
     what = "to_event does not sum the log density"
-    expect_close(total, jnp.sum(log_prob), what, remedy="return one number an event")
+    expect_close(total, jnp.sum(log_prob), what, remedy="return one number per event")
     expect_close(kept[0], log_prob[0], "mask changes what it keeps", remedy="as NumPyro does")
     expect(jnp.all(kept[1] == 0), "mask keeps what it masks", got=kept, remedy="as NumPyro does")
     what = "The density with intermediates differs from the one without"
-    expect_close(handed, log_prob, what, remedy="hand back latent and log determinant")
+    expect_close(with_intermediates, log_prob, what, remedy="return latent and log determinant")

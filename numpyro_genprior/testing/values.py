@@ -35,10 +35,10 @@ def _no_density(prior: Prior, key: jax.Array) -> None:
         except NotImplementedError as error:
             remedy = "name @ngp.latent in the class attribute no_density"
             expect(
-                "ngp.latent" in str(error), "The refusal has no remedy", got=error, remedy=remedy
+                "ngp.latent" in str(error), "The error names no remedy", got=error, remedy=remedy
             )
         else:
-            what = f"density = {prior.density!r}, and {method.__name__} gives a number all the same"
+            what = f"density = {prior.density!r}, but {method.__name__} returns a number"
             expect(False, what, got=value, remedy='set density = "exact", or let Prior raise')
 
 
@@ -58,8 +58,18 @@ def _conditional_density(prior: Prior, key: jax.Array) -> None:
     if log_prob_bound is None:
         return
     bound = log_prob_bound(key, given.mean, num_samples=3)
-    expect(bound.shape == batch, "log_prob_bound", got=bound.shape, remedy="one number an event")
-    expect(jnp.all(jnp.isfinite(bound)), "log_prob_bound", got=bound, remedy="check the scale")
+    expect(
+        bound.shape == batch,
+        "log_prob_bound has the wrong shape",
+        got=bound.shape,
+        remedy="return one per event",
+    )
+    expect(
+        jnp.all(jnp.isfinite(bound)),
+        "log_prob_bound is not finite",
+        got=bound,
+        remedy="check the scale",
+    )
 
 
 @check
@@ -80,13 +90,13 @@ def _density_against_jacobian(prior: Prior, key: jax.Array) -> None:
 
 @check
 def _gradients(prior: Prior, key: jax.Array) -> None:
-    """Gradients by latent, event, weights and condition against finite differences."""
+    """Gradients by latent, event, weights and condition agree with finite differences."""
     bound = tolerance()
     for name, (derivative, difference) in directional_derivatives(prior, key).items():
         error = min(abs(derivative - d) for d in difference)
         expect(
             error <= bound * (1 + abs(derivative)),
-            f"The gradient by the {name} is not what finite differences give",
+            f"The gradient with respect to the {name} differs from finite differences",
             expected=difference,
             got=derivative,
             remedy="remove stop_gradient and integer casts on the way",
@@ -148,20 +158,23 @@ def directional_derivatives(prior: Prior, key: jax.Array) -> dict[str, tuple[flo
             continue
         keys = jr.split(jr.fold_in(key_d, i), len(leaves))
         size = np.sqrt(sum(leaf.size for leaf in leaves))
-        way = [jr.normal(k, a.shape, a.dtype) / size for k, a in zip(keys, leaves, strict=True)]
+        direction = [
+            jr.normal(k, a.shape, a.dtype) / size for k, a in zip(keys, leaves, strict=True)
+        ]
         slope = sum(
-            float(jnp.sum(g * d)) for g, d in zip(jax.tree.leaves(gradient[name]), way, strict=True)
+            float(jnp.sum(g * d))
+            for g, d in zip(jax.tree.leaves(gradient[name]), direction, strict=True)
         )
 
-        def moved(
+        def value_at(
             h: float,
             name: str = name,
             leaves: list[jax.Array] = leaves,
-            way: list[jax.Array] = way,
+            direction: list[jax.Array] = direction,
             treedef: Any = treedef,
         ) -> float:
-            new = [leaf + h * d for leaf, d in zip(leaves, way, strict=True)]
+            new = [leaf + h * d for leaf, d in zip(leaves, direction, strict=True)]
             return float(value({**point, name: jax.tree.unflatten(treedef, new)}))
 
-        derivatives[name] = (slope, [(moved(h) - moved(-h)) / (2 * h) for h in steps])
+        derivatives[name] = (slope, [(value_at(h) - value_at(-h)) / (2 * h) for h in steps])
     return derivatives

@@ -1,4 +1,4 @@
-"""From posterior draws to ArviZ, from latents to events and their moments."""
+"""Convert posterior draws to ArviZ objects, and latents to events and their moments."""
 
 from numpyro_genprior.traces.arviz import to_arviz
 from numpyro_genprior.traces.decoding import decode

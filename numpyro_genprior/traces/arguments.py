@@ -1,4 +1,4 @@
-"""`Arguments`: what a model is called with, as arguments and constants of compiled programs."""
+"""`Arguments`: a model's arguments, split into arguments and constants of compiled programs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Traced(eqx.Module):
 
 
 class Arguments:
-    """The arguments of a model, split into what compiled programs take and what they hold.
+    """The arguments of a model, split into arguments and constants of compiled programs.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Arguments:
     values
         The arguments of compiled programs.
     structure
-        Everything else, in a form that `jax.jit` takes as a static argument.
+        Everything else, in a form that `jax.jit` accepts as a static argument.
     traced
         As given.
     """

@@ -44,7 +44,7 @@ def to_arviz(
     batch_size: int | None = None,
     **kwargs: Any,
 ) -> arviz.InferenceData | xarray.DataTree:
-    """An ArviZ object of posterior draws, with the dimensions of events, latents and plates named.
+    """Convert posterior draws to an ArviZ object, with named dimensions of events and plates.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def to_arviz(
         of SVI: any of NumPyro's autoguides, `AutoFisherLaplace`, or a guide function.
     args, kwargs
         For guides: the arguments of the model, data included. A guide made by
-        `AutoFisherLaplace.from_map` has its own, and all runs do. A keyword that is also an
+        `AutoFisherLaplace.from_map` has its own, and so does every run. A keyword that is also an
         option of this function must be passed by position.
     event_dims
         Names of the event dimensions of priors: a tuple for all events (and decoder noises) with
@@ -165,8 +165,8 @@ def to_arviz(
     if log_likelihood:
         likelihoods = run.draws("log_likelihood").log_likelihood(run.flat, run.number)
 
-    about = {"inference_method": source_draws.method, **source_draws.attributes}
-    groups = {"posterior": labels.dataset(run.samples, CHAIN_DRAW).assign_attrs(about)}
+    attributes = {"inference_method": source_draws.method, **source_draws.attributes}
+    groups = {"posterior": labels.dataset(run.samples, CHAIN_DRAW).assign_attrs(attributes)}
     for name, drawn in (
         ("posterior_predictive", posterior_predictive),
         ("predictions", predictions),
@@ -229,8 +229,8 @@ class _Run:
         if self._draws is None:
             raise ValueError(
                 message(
-                    "to_arviz: this kernel was made of a potential function, and there is no "
-                    f"model to make {group} from",
+                    "to_arviz: this kernel was made from a potential function, and there is "
+                    f"no model to make {group} from",
                     remedy="build the kernel of a model, or pass the draws themselves",
                 )
             )
@@ -263,11 +263,11 @@ class _Run:
                         "subsampled, arguments that make the model take all of the data",
                     )
                 )
-        known = {name: samples[name] for name in latents}
-        flat = {n: v.reshape(self.number, *v.shape[2:]) for n, v in known.items()}
+        complete = {name: samples[name] for name in latents}
+        flat = {n: v.reshape(self.number, *v.shape[2:]) for n, v in complete.items()}
         computed = self.draws("posterior").deterministic(flat, self.number)
-        known |= {n: v.reshape(*self.layout, *v.shape[1:]) for n, v in computed.items()}
-        return {name: known[name] for name in self.sites if name in known}
+        complete |= {n: v.reshape(*self.layout, *v.shape[1:]) for n, v in computed.items()}
+        return {name: complete[name] for name in self.sites if name in complete}
 
 
 def _check_prior(prior: object) -> None:
@@ -278,8 +278,8 @@ def _check_prior(prior: object) -> None:
                 "to_arviz: prior= is neither draws nor a number of draws",
                 expected="a positive integer, or the draws by site",
                 got=repr(prior),
-                remedy="pass e.g. prior=500, or None for no prior groups; a model's argument of "
-                "this name goes by position",
+                remedy="pass e.g. prior=500, or None for no prior groups; pass a model's "
+                "argument of this name by position",
             )
         )
 
@@ -292,7 +292,7 @@ def _require(key: jax.Array | None) -> jax.Array:
     if key is None:
         raise ValueError(
             message(
-                "to_arviz was asked to make draws, and has no key",
+                "to_arviz needs a key to make draws",
                 expected="key=",
                 got="none",
                 remedy="pass key=jax.random.key(0), or pass the draws themselves",
@@ -328,9 +328,9 @@ def _prior_groups(
 ) -> dict[str, xarray.Dataset]:
     """The groups ``prior`` and, if data are among the draws, ``prior_predictive``."""
     drawn = {name: np.asarray(value)[None] for name, value in prior.items()}
-    unknown = {name: value for name, value in drawn.items() if name not in data}
-    groups = {"prior": labels.dataset(unknown, CHAIN_DRAW)}
-    if len(unknown) < len(drawn):
+    unobserved = {name: value for name, value in drawn.items() if name not in data}
+    groups = {"prior": labels.dataset(unobserved, CHAIN_DRAW)}
+    if len(unobserved) < len(drawn):
         simulated = {name: value for name, value in drawn.items() if name in data}
         groups["prior_predictive"] = labels.dataset(simulated, CHAIN_DRAW)
     return groups

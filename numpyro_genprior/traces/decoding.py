@@ -10,12 +10,12 @@ from numpyro.distributions import Distribution
 
 from numpyro_genprior.errors import message
 from numpyro_genprior.priors import Prior
-from numpyro_genprior.traces.latent_draws import LatentDraws, given, to_device
+from numpyro_genprior.traces.latent_draws import LatentDraws, to_device, with_condition
 
 
 @jax.jit
 def _decode_batch(prior: Prior, z: jax.Array, condition: jax.Array | None) -> jax.Array:
-    return given(prior, condition).decode(z)
+    return with_condition(prior, condition).decode(z)
 
 
 def decode(

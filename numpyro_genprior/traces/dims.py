@@ -52,7 +52,7 @@ class Labels:
         self._named = _by_site(sites, shapes, event_dims)
         self.dims = {name: self._dims(name, shape) for name, shape in shapes.items()}
         if event_dims is None:
-            self._tell_apart(shapes)
+            self._disambiguate(shapes)
         self._check(shapes)
 
     def _dims(self, name: str, shape: tuple[int, ...]) -> list[str]:
@@ -60,9 +60,9 @@ class Labels:
         names: list[str | None] = [None] * len(shape)
         batch = min(site.batch_ndim, len(shape)) if site else 0
         for plate, dim, size in site.plates if site else ():
-            place = batch + dim
-            if 0 <= place < batch and shape[place] == size:
-                names[place] = plate
+            axis = batch + dim
+            if 0 <= axis < batch and shape[axis] == size:
+                names[axis] = plate
         chosen = self._named.get(name, site.event_dims if site else ())
         if 0 < len(chosen) <= len(shape):
             names[len(shape) - len(chosen) :] = chosen
@@ -70,8 +70,8 @@ class Labels:
             names[-1] = f"{name}_dim"
         return [dim or f"{name}_dim_{i}" for i, dim in enumerate(names)]
 
-    def _tell_apart(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Give events of different sizes different names, for one dimension has one size."""
+    def _disambiguate(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Give dimensions of different sizes different names."""
         sizes: dict[str, set[int]] = {}
         for name, shape in shapes.items():
             for dim, size in zip(self.dims[name], shape, strict=True):
@@ -135,9 +135,7 @@ class Labels:
             shape = array.shape[len(lead) :]
             dims = self.dims.get(name, [])
             dims = dims[: len(shape)] if only_batch else dims
-            if len(dims) != len(
-                shape
-            ):  # not a site of the posterior, or it has another shape there
+            if len(dims) != len(shape):  # not a site of the posterior, or of another shape there
                 dims = self._dims(name, shape)
             arrays[name] = ((*lead, *dims), array)
             for dim, size in zip((*lead, *dims), array.shape, strict=True):

@@ -1,4 +1,4 @@
-"""`LatentDraws`: many draws of a prior's latent, handed out in batches of one size."""
+"""`LatentDraws`: many draws of a prior's latent, in batches of equal size."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class LatentDraws:
     Attributes
     ----------
     prior
-        The prior itself.
+        The prior without wrappers.
     number
         Number of draws.
     draws_shape, inner_shape
@@ -87,7 +87,7 @@ class LatentDraws:
         split = max(len(lead_shape) - inner_ndim, 0)
         self.draws_shape, self.inner_shape = lead_shape[:split], lead_shape[split:]
         by_draw = condition is not None
-        if not self.draws_shape and self.inner_shape:  # no draws: take the batch in their place
+        if not self.draws_shape and self.inner_shape:  # no draws: use the batch in their place
             self.flat_shape, self.axes = lead_shape, ()
             by_draw = own is not None and self._leading(own) != ()
         else:
@@ -166,8 +166,8 @@ def _stack(
     return np.broadcast_to(array, (*lead, *element)).reshape(number, *axes, *element)
 
 
-def given(prior: Prior, condition: jax.Array | None) -> Prior:
-    """The prior of a batch of draws, which have conditions of their own or not."""
+def with_condition(prior: Prior, condition: jax.Array | None) -> Prior:
+    """The prior with the conditions of a batch of draws, if there are any."""
     return prior if condition is None else prior.given(condition)
 
 

@@ -64,22 +64,22 @@ class EventMoments(Result):
 
     @property
     def warnings(self) -> tuple[str, ...]:  # type: ignore[override]
-        found = []
-        bad = int(np.sum(~(np.isfinite(self.mean) & np.isfinite(self.sd))))
-        if bad:
-            found.append(
-                f"The mean or the standard deviation is not finite at {bad} of {self.mean.size} "
-                "entries: look for draws whose event overflows."
+        sentences = []
+        num_bad = int(np.sum(~(np.isfinite(self.mean) & np.isfinite(self.sd))))
+        if num_bad:
+            sentences.append(
+                f"The mean or the standard deviation is not finite at {num_bad} of "
+                f"{self.mean.size} entries: look for draws whose event overflows."
             )
         tails = [
             p for p in self.probabilities if 0 < min(p, 1 - p) * self.num_draws < MIN_TAIL_DRAWS
         ]
         if tails:
-            found.append(
+            sentences.append(
                 f"Fewer than {MIN_TAIL_DRAWS} of {self.num_draws} draws lie beyond the quantiles "
                 f"at {', '.join(f'{p:g}' for p in tails)}: their Monte Carlo error is large."
             )
-        return tuple(found)
+        return tuple(sentences)
 
     def __str__(self) -> str:
         sd = self.sd.astype(float)
@@ -161,7 +161,8 @@ def event_moments(
     noise
         Whether the event includes decoder noise (a `VAEPrior`'s), or is g(z) alone. If the model
         ran with ``noise="omit"``, its event is g(z): False gives its moments from latents, and
-        True adds the noise that the model left out. A recorded event has what the model gave it.
+        True adds the noise that the model left out. A recorded event includes
+        whatever noise the model gave it.
     condition
         One condition for each draw of the latent, if the condition was inferred, too. None for
         the prior's own.
@@ -219,9 +220,9 @@ def event_moments(
     core = require_prior(prior, "event_moments")
     if isinstance(draws, (MCMC, SMCResult)):
         run = posterior_draws(draws, Request())
-        events, draws, prior = _of_run(prior, core, run, site, noise=noise)
+        events, draws, prior = _draws_of_run(prior, core, run, site, noise=noise)
         if events is not None:
-            return _of_events(events, core, levels)
+            return _moments_of_events(events, core, levels)
     elif site is not None:
         raise ValueError(
             message(
@@ -268,28 +269,28 @@ def _levels(quantiles: float | Sequence[float]) -> tuple[float, ...]:
     return levels
 
 
-def _of_events(events: np.ndarray, core: Prior, levels: tuple[float, ...]) -> EventMoments:
+def _moments_of_events(events: np.ndarray, core: Prior, levels: tuple[float, ...]) -> EventMoments:
     """Moments of recorded events, leading dimensions chains and draws."""
     flat = events.reshape(-1, *events.shape[2:])
-    mean, variance, found = recorded_moments(flat, levels)
+    mean, variance, quantiles = recorded_moments(flat, levels)
     return EventMoments(
         mean=mean.astype(events.dtype),
         sd=np.sqrt(variance).astype(events.dtype),
-        quantiles=found,
+        quantiles=quantiles,
         probabilities=levels,
         num_draws=len(flat),
         event_ndim=core.event_dim,
     )
 
 
-def _of_run(
+def _draws_of_run(
     prior: Distribution, core: Prior, run: PosteriorDraws, site: str | None, *, noise: bool
 ) -> tuple[np.ndarray | None, np.ndarray, Distribution]:
     """The recorded events of a run, or None; its latents; and the prior expanded for these."""
     if run.model is None:
         raise ValueError(
             message(
-                "event_moments: the kernel of this run was made of a potential function",
+                "event_moments: the kernel of this run was made from a potential function",
                 expected="a run whose model is known",
                 remedy="pass the draws of the latent as an array",
             )
@@ -320,11 +321,11 @@ def _of_run(
 
 def _events(sites: dict[str, Site]) -> list[str]:
     """Events of the model's priors that have no data, those not recorded included."""
-    made = [s.event for s in sites.values() if s.role == "latent" and s.event is not None]
-    found = [*made, *(s.name for s in sites.values() if s.is_event)]
+    of_latents = [s.event for s in sites.values() if s.role == "latent" and s.event is not None]
+    events = [*of_latents, *(s.name for s in sites.values() if s.is_event)]
     nested = {s.name for s in sites.values() if s.role == "latent"}
     observed = {s.name for s in sites.values() if s.observed}
-    return [name for name in dict.fromkeys(found) if name not in nested | observed]
+    return [name for name in dict.fromkeys(events) if name not in nested | observed]
 
 
 def _choose(events: list[str], site: str | None) -> str:
@@ -345,7 +346,7 @@ def _choose(events: list[str], site: str | None) -> str:
 
 
 def _latents(sites: dict[str, Site], run: PosteriorDraws, event: str) -> np.ndarray:
-    """Draws of the latent that an event is made of."""
+    """Draws of the latent that an event is decoded from."""
     names = [s.name for s in sites.values() if s.role == "latent" and s.event == event]
     if event in sites and sites[event].latent is not None:
         names = [sites[event].latent or "", *names]

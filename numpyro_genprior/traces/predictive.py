@@ -22,7 +22,7 @@ from numpyro_genprior.sites.model_reader import Site, Trace
 from numpyro_genprior.traces.arguments import Arguments, rebuild
 
 Model: TypeAlias = Callable[..., Any]
-"""A model that has its arguments already."""
+"""A model whose arguments are already bound."""
 
 Values: TypeAlias = dict[str, jax.Array]
 """Values by name of site."""
@@ -104,16 +104,16 @@ class ModelDraws:
         """Map over draws in batches."""
         program = Static((draw, self.model, tuple(names), self._arguments.structure))
         # A function that all calls share would keep the constants of this call alive.
-        many = _many if self._arguments.traced else jax.jit(_map, static_argnums=0)
+        compiled = _compiled_map if self._arguments.traced else jax.jit(_map, static_argnums=0)
 
         def run(batch: Batch) -> Values:
-            return many(program, self._arguments.values, jax.tree.map(batch.take, inputs))
+            return compiled(program, self._arguments.values, jax.tree.map(batch.take, inputs))
 
         return collect(run, number, max(1, min(self._batch_size, number)))
 
 
 def _map(program: Static, values: list[Any], batch: PyTree) -> Values:
-    """One of the draws below for each row of a batch."""
+    """Apply one of the functions below to each row of a batch."""
     draw, model, names, structure = program.value
     args, kwargs = rebuild(structure, values)
 
@@ -123,7 +123,7 @@ def _map(program: Static, values: list[Any], batch: PyTree) -> Values:
     return jax.vmap(one)(batch)
 
 
-_many = partial(jax.jit, static_argnums=0)(_map)
+_compiled_map = partial(jax.jit, static_argnums=0)(_map)
 
 
 def _prior(model: Model, names: Sequence[str], key: jax.Array, given: Values) -> Values:

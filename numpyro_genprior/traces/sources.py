@@ -1,4 +1,4 @@
-"""`posterior_draws`: turns whatever holds draws of a posterior into one form, `PosteriorDraws`."""
+"""`posterior_draws`: runs, results and guides as `PosteriorDraws`, the input of `to_arviz`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PosteriorDraws:
     method
         The method that made them, in words: ``"MCMC (NUTS)"``.
     model
-        The model; None if it is unknown (a kernel made of a potential function).
+        The model; None if it is unknown (a kernel made from a potential function).
     args, kwargs
         Its arguments.
     traced
@@ -105,8 +105,8 @@ class Request:
             what = f"keywords {', '.join(value)}" if name == "kwargs" else what
             raise ValueError(
                 message(
-                    f"to_arviz: {type(source).__name__} takes no {what}",
-                    expected="what holds them already, alone",
+                    f"to_arviz: {type(source).__name__} accepts no {what}",
+                    expected="the source alone, which holds them",
                     remedy="leave them out",
                 )
             )
@@ -114,8 +114,8 @@ class Request:
     def number(self) -> int:
         """The number of draws to make."""
         number = DEFAULT_NUM_SAMPLES if self.num_samples is None else self.num_samples
-        whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
-        if not whole or number < 1:
+        is_integer = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+        if not is_integer or number < 1:
             raise ValueError(
                 message(
                     "to_arviz: num_samples is not a number of draws",
@@ -152,16 +152,16 @@ def posterior_draws(source: object, request: Request) -> PosteriorDraws:
     Parameters
     ----------
     source
-        What `to_arviz` was given.
+        The source that `to_arviz` was given.
     request
-        The rest of what `to_arviz` was given.
+        The other arguments of `to_arviz`.
 
     Raises
     ------
     TypeError
         If `source` holds no draws.
     ValueError
-        If something is missing that is needed to make draws, or something given is not used.
+        If an argument is missing that is needed to make draws, or an argument is not used.
     """
     if callable(source) and not isinstance(source, (type, Distribution)):
         return _guide_function_draws(source, request)
@@ -199,7 +199,7 @@ def _(source: MCMC, request: Request) -> PosteriorDraws:
     if source._states is None:
         raise ValueError(message("to_arviz: this MCMC has not run", remedy="call mcmc.run first"))
     samples: Any = jax.device_get(source.get_samples(group_by_chain=True))
-    if not isinstance(samples, dict):  # a kernel made of a potential function
+    if not isinstance(samples, dict):  # a kernel made from a potential function
         samples = {f"Param:{i}": leaf for i, leaf in enumerate(jax.tree.leaves(samples))}
     return PosteriorDraws(
         samples={name: np.asarray(value) for name, value in samples.items()},
@@ -238,7 +238,7 @@ def _(source: SMCResult, request: Request) -> PosteriorDraws:
 def _(source: MGVIResult, request: Request) -> PosteriorDraws:
     request.refuse(source, "args", "kwargs", "params", "model")
     key, number = request.require_key(source), request.number()
-    # Antithetic pairs would spoil ArviZ's standard errors, which take draws to be exchangeable.
+    # Antithetic pairs would invalidate ArviZ's standard errors, which assume exchangeable draws.
     samples = source.sample_posterior(key, (number,), antithetic=False)
     return _of_posterior(source.posterior, samples, "MGVI", {})
 

@@ -12,7 +12,7 @@ from jax.scipy.special import ndtr, ndtri
 from jax.typing import ArrayLike
 
 from numpyro_genprior.priors import Prior
-from numpyro_genprior.traces.latent_draws import LatentDraws, given, to_device
+from numpyro_genprior.traces.latent_draws import LatentDraws, to_device, with_condition
 
 MAX_BLOCK_ELEMENTS = 2**25  # draws times entries held on the host for quantiles, 128 MiB
 
@@ -21,7 +21,7 @@ def _loc_scale(
     prior: Prior, z: jax.Array, condition: jax.Array | None, noise: bool
 ) -> tuple[jax.Array, jax.Array | None]:
     """Mean and standard deviation of the events given their latents."""
-    prior = given(prior, condition)
+    prior = with_condition(prior, condition)
     return prior.event_loc_scale(z) if noise else (prior.decode(z), None)
 
 
@@ -31,15 +31,15 @@ def _batch_moments(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean, sum of squared deviations and sum of noise variances of the first `count` draws."""
     loc, scale = _loc_scale(prior, z, condition, noise)
-    real = (jnp.arange(loc.shape[0]) < count).astype(loc.dtype)
+    is_draw = (jnp.arange(loc.shape[0]) < count).astype(loc.dtype)
 
     def total(values: jax.Array) -> jax.Array:  # as a product: XLA's sum over axis 0 is slow
-        return jnp.tensordot(real, values, 1, precision="highest")
+        return jnp.tensordot(is_draw, values, 1, precision="highest")
 
     number = jnp.asarray(count, loc.dtype)
     mean = total(loc) / number
     deviation = loc - mean[None]
-    shift = total(deviation) / number  # what rounding left in the mean
+    shift = total(deviation) / number  # rounding error of the mean
     squares = total(deviation**2) - number * shift**2
     return mean + shift, squares, jnp.zeros_like(mean) if scale is None else total(scale**2)
 
@@ -84,8 +84,8 @@ def quantiles_over_draws(draws: LatentDraws, noise: bool, levels: tuple[float, .
     """Quantiles over draws by blocks of entries, level first; each block decodes all draws."""
     entries, dtype = math.prod(draws.event_shape), draws.prior.event_dtype
     result = np.empty((len(levels), entries), dtype)
-    held = draws.number * (2 if noise else 1)
-    size = max(1, min(entries, MAX_BLOCK_ELEMENTS // held))
+    numbers_per_entry = draws.number * (2 if noise else 1)
+    size = max(1, min(entries, MAX_BLOCK_ELEMENTS // numbers_per_entry))
     for first in range(0, entries if levels else 0, size):
         start = min(first, entries - size)  # the last block overlaps, to have the same shape
         loc = np.empty((draws.number, size), dtype)

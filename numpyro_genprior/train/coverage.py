@@ -21,7 +21,7 @@ def _off_diagonal_mean(distances: Array) -> Array:
 
 
 def energy_distance(samples: ArrayLike, data: ArrayLike) -> Array:
-    """Energy distance between two samples, ``2 E|X−Y| − E|X−X'| − E|Y−Y'|``, without bias.
+    """Energy distance between two samples, ``2 E|X−Y| − E|X−X'| − E|Y−Y'|``, an unbiased estimate.
 
     Its expectation is zero if and only if both have the same distribution (Székely & Rizzo 2013,
     *Energy statistics*).
@@ -61,7 +61,7 @@ def sample_coverage(
 
     Returns
     -------
-    Three figures. ``"coverage"``: fraction of events whose ball holds a sample; a perfect generator
+    Three numbers. ``"coverage"``: fraction of events whose ball holds a sample; a perfect generator
     has 1 − 2^−k, so 0.97 at k = 5. ``"density"``: number of balls that a sample lies in, divided by
     k, on average; 1 is expected, more for samples that crowd where events are dense.
     ``"diversity"``: mean distance among samples over mean distance among events; 1 is expected.

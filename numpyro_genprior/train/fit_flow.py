@@ -58,7 +58,7 @@ def fit_flow(
     flow
         A FlowJAX distribution over events. By default a
         :class:`~numpyro_genprior.flows.architectures.SplineCouplingFlow` that standardises the
-        data. Leaves marked ``paramax.NonTrainable`` stay.
+        data. Leaves marked ``paramax.NonTrainable`` are not trained.
     condition
         Conditions, shape ``(rows, *cond_shape)``, one for each row of the data; None for an
         unconditional flow.
@@ -85,22 +85,22 @@ def fit_flow(
     -------
     A :class:`FitResult` whose ``prior`` is a :class:`~numpyro_genprior.FlowPrior`. Losses are
     negative log densities in nats per event. A conditional prior carries the first row's
-    condition; give it the one you mean with ``prior.given(condition)``.
+    condition; replace it with ``prior.given(condition)``.
 
     Raises
     ------
     ValueError
-        If the data are not of this form, constant in a coordinate, of another shape than the
-        flow's, the rows fewer than a batch, or a setting out of range.
+        If the data do not have this form, are constant in a coordinate, or do not have the flow's
+        shape; if there are fewer rows than a batch; or if a setting is out of range.
 
     Warns
     -----
     RuntimeWarning
-        If training stopped by a non-finite loss.
+        If training stopped at a non-finite loss.
 
     Notes
     -----
-    **Density** of the prior: exact. **Fails when** data sit on a surface of lower dimension or on a
+    **Density** of the prior: exact. **Fails when** data lie on a surface of lower dimension or on a
     grid (8-bit images): the likelihood then has no maximum. Add noise with ``augment``.
     """
     events = check_data("data", data)
@@ -180,15 +180,15 @@ def _default_flow(
 ) -> AbstractDistribution:
     if conditions is not None and conditions.ndim != 2:
         raise ValueError(
-            f"The default flow takes condition vectors, shape (rows, size), got "
+            f"The default flow accepts condition vectors, shape (rows, size), got "
             f"{conditions.shape}. Flatten them or give `flow`."
         )
     scale = jnp.std(events, axis=0)
     constant = int(jnp.sum(jnp.min(events, axis=0) == jnp.max(events, axis=0)))
     if constant:
         raise ValueError(
-            f"{constant} of {scale.size} coordinates of `data` are constant, and no density holds "
-            "there. Leave them out, or add noise with `augment=lambda key, x: x + 0.05 * "
+            f"{constant} of {scale.size} coordinates of `data` are constant, and have no "
+            "density. Leave them out, or add noise with `augment=lambda key, x: x + 0.05 * "
             "jax.random.normal(key, x.shape)`."
         )
     return SplineCouplingFlow(

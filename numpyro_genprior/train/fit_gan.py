@@ -26,6 +26,7 @@ from numpyro_genprior.train.loop import (
     check_data,
     check_rate,
     fit_result,
+    output_activation,
     partition,
     split_rows,
     typed_key,
@@ -35,7 +36,7 @@ __all__ = ["fit_gan"]
 
 _MIN_COVERAGE = 0.3
 _MIN_DIVERSITY = 0.6
-_MAX_VAL_ROWS = 2000  # pairwise distances of more take memory and tell little more
+_MAX_VAL_ROWS = 2000  # pairwise distances of more rows need memory and add little
 
 
 def fit_gan(
@@ -82,8 +83,8 @@ def fit_gan(
         Equinox module from an event to a scalar, smooth (its gradient is differentiated). By
         default an :class:`~numpyro_genprior.networks.architectures.MLPCritic`.
     penalty
-        Weight of the gradient penalties, in inverse squared units of the critic's slope. Larger is
-        steadier and slower.
+        Weight of the gradient penalties, in inverse squared units of the critic's slope. Larger
+        values make training more stable and slower.
     ema
         Decay per step of the moving average of the generator's weights.
     augment
@@ -116,13 +117,13 @@ def fit_gan(
     Raises
     ------
     ValueError
-        If the data are not of this form, the rows fewer than a batch, a network's output of another
-        shape, or a setting out of range.
+        If the data do not have this form, there are fewer rows than a batch, a network's output has
+        the wrong shape, or a setting is out of range.
 
     Warns
     -----
     RuntimeWarning
-        If training stopped by a non-finite loss, or if coverage or diversity show mode collapse.
+        If training stopped at a non-finite loss, or if coverage or diversity show mode collapse.
 
     Notes
     -----
@@ -144,8 +145,7 @@ def fit_gan(
     )  # distances among them need two
     generator_key, critic_key = jr.split(net_key)
     if generator is None:
-        unit = bool(jnp.min(events) >= 0.0) and bool(jnp.max(events) <= 1.0)
-        output = "sigmoid" if unit else "identity"
+        output = output_activation(events)
         generator = MLPDecoder(latent_size, event_shape, output=output, key=generator_key)
     if critic is None:
         critic = MLPCritic(event_shape, key=critic_key)
@@ -163,22 +163,24 @@ def fit_gan(
     def generate(gen: PyTree, z: Array) -> Array:
         return jax.vmap(eqx.combine(gen, gen_static))(z)
 
-    def judge(cri: PyTree, x: Array) -> Array:
+    def apply_critic(cri: PyTree, x: Array) -> Array:
         return jax.vmap(eqx.combine(cri, cri_static))(x)
 
     def critic_loss(cri: PyTree, real: Array, fake: Array) -> tuple[Array, Array]:
-        def with_slope(x: Array) -> tuple[Array, Array]:
-            values, pull = jax.vjp(lambda x: judge(cri, x), x)
+        def with_penalty(x: Array) -> tuple[Array, Array]:
+            values, pull = jax.vjp(lambda x: apply_critic(cri, x), x)
             (slope,) = pull(jnp.ones_like(values))
             return values, jnp.mean(jnp.sum(slope.reshape(len(x), -1) ** 2, axis=1))
 
-        on_real, r1 = with_slope(real)
-        on_fake, r2 = with_slope(fake)
+        on_real, r1 = with_penalty(real)
+        on_fake, r2 = with_penalty(fake)
         game = jnp.mean(jax.nn.softplus(on_fake - on_real))
         return game + 0.5 * penalty * (r1 + r2), game
 
     def generator_loss(gen: PyTree, cri: PyTree, real: Array, z: Array) -> Array:
-        return jnp.mean(jax.nn.softplus(judge(cri, real) - judge(cri, generate(gen, z))))
+        return jnp.mean(
+            jax.nn.softplus(apply_critic(cri, real) - apply_critic(cri, generate(gen, z)))
+        )
 
     def step(
         state: PyTree, data: PyTree, rows: Array, key: PRNGKeyArray
@@ -210,7 +212,7 @@ def fit_gan(
         _, val_events, val_latents = data
         _, cri, _, _, average, _ = state
         fake = generate(average, val_latents)
-        val = jnp.mean(jax.nn.softplus(judge(cri, fake) - judge(cri, val_events)))
+        val = jnp.mean(jax.nn.softplus(apply_critic(cri, fake) - apply_critic(cri, val_events)))
         return {"val": val, "distance": energy_distance(fake, val_events)}
 
     epochs = Epochs(step, evaluate, lambda state: state[4], select="distance")
@@ -241,10 +243,11 @@ def _check_collapse(samples: Array, held_out: Array) -> tuple[dict[str, float], 
         return figures, ()
     sentence = (
         f"The generator has collapsed or has not converged: coverage "
-        f"{figures['coverage']:.2f} (a perfect one has 0.97, below {_MIN_COVERAGE} is "
-        f"alarming), diversity {figures['diversity']:.2f} (1; {_MIN_DIVERSITY}). Modes of "
-        "the data are missing from this prior, and posteriors under it will rule "
-        "them out. Train longer, raise `penalty`, or lower `learning_rate`."
+        f"{figures['coverage']:.2f} (0.97 for a perfect generator, below {_MIN_COVERAGE} "
+        f"alarming), diversity {figures['diversity']:.2f} (1 for a perfect generator, below "
+        f"{_MIN_DIVERSITY} alarming). Modes of the data are missing from this prior, and "
+        "posteriors under it will rule them out. Train longer, raise `penalty`, or lower "
+        "`learning_rate`."
     )
     warnings.warn(sentence, RuntimeWarning, stacklevel=3)
     return figures, (sentence,)

@@ -26,6 +26,7 @@ from numpyro_genprior.train.loop import (
     check_data,
     check_positive,
     fit_result,
+    output_activation,
     partition,
     split_rows,
     typed_key,
@@ -116,12 +117,13 @@ def fit_vae(
     Raises
     ------
     ValueError
-        If the data are not of this form, the rows fewer than a batch, or a setting out of range.
+        If the data do not have this form, there are fewer rows than a batch, or a setting is out of
+        range.
 
     Warns
     -----
     RuntimeWarning
-        If training stopped by a non-finite loss.
+        If training stopped at a non-finite loss.
 
     Notes
     -----
@@ -140,8 +142,7 @@ def fit_vae(
         split_key, events.shape[0], batch_size=batch_size, val_fraction=val_fraction
     )
     if decoder is None:
-        unit = bool(jnp.min(events) >= 0.0) and bool(jnp.max(events) <= 1.0)
-        output = "sigmoid" if unit else "identity"
+        output = output_activation(events)
         decoder = MLPDecoder(latent_size, event_shape, output=output, key=decoder_key)
     if encoder is None:
         encoder = MLPEncoder(event_shape, latent_size, key=encoder_key)

@@ -1,4 +1,4 @@
-"""The parts that all training loops use: checks, the split, epochs, early stopping, the result."""
+"""Parts that all training loops share: checks, the split, epochs, early stopping, the result."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class FitResult(Result, Generic[P]):
     best_epoch
         The epoch whose weights were kept, counted from 1; 0 for the initial weights.
     diagnostics
-        Figures measured on the validation rows after training; empty where there are none.
+        Numbers measured on the validation rows after training; empty if there are none.
     warnings
         Sentences about a loss that was not finite or a generator that has collapsed; empty if there
         is nothing to report.
@@ -80,9 +80,9 @@ class FitResult(Result, Generic[P]):
             f"stopped by {self.stopped}; weights of epoch {self.best_epoch} kept"
         ]
         if self.best_epoch > 0:
-            at = self.best_epoch - 1
-            parts = [f"{k} {v[at]:.4g}" for k, v in self.losses.items() if len(v) > at]
-            lines.append("  losses there: " + ", ".join(parts))
+            index = self.best_epoch - 1
+            parts = [f"{k} {v[index]:.4g}" for k, v in self.losses.items() if len(v) > index]
+            lines.append("  losses at that epoch: " + ", ".join(parts))
         if self.diagnostics:
             parts = [f"{k} {v:.3g}" for k, v in self.diagnostics.items()]
             lines.append("  diagnostics: " + ", ".join(parts))
@@ -102,7 +102,7 @@ class FitResult(Result, Generic[P]):
         return losses(self, ax=ax)
 
     def to_dataset(self) -> xarray.Dataset:
-        """The losses by ``epoch``, as an `xarray.Dataset` whose attributes say how it ended."""
+        """The losses by ``epoch``, with the end of training and the diagnostics as attributes."""
         numbers = np.arange(1, len(self.losses["train"]) + 1)
         return dataset(
             {name: (("epoch",), values) for name, values in self.losses.items()},
@@ -142,7 +142,7 @@ def typed_key(key: PRNGKeyArray) -> PRNGKeyArray:
 
 
 def check_data(name: str, data: ArrayLike, *, min_dims: int = 2) -> Array:
-    """Return the data as a floating array, or raise with what is wrong with them."""
+    """Return the data as a floating array; raise a ValueError if they are invalid."""
     raw = np.asarray(data) if not isinstance(data, jax.Array) else data
     if raw.ndim < min_dims:
         raise ValueError(
@@ -155,10 +155,10 @@ def check_data(name: str, data: ArrayLike, *, min_dims: int = 2) -> Array:
             f"`{name}.astype('float32') / 255` for 8-bit images."
         )
     array = jnp.asarray(raw)
-    bad = int(jnp.sum(~jnp.isfinite(array)))
-    if bad:
+    num_bad = int(jnp.sum(~jnp.isfinite(array)))
+    if num_bad:
         raise ValueError(
-            f"`{name}` must be finite, got {bad} NaN or infinite elements of {array.size}. "
+            f"`{name}` must be finite, got {num_bad} NaN or infinite elements of {array.size}. "
             "Remove or impute them."
         )
     return array
@@ -216,8 +216,14 @@ def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
     )
 
 
+def output_activation(events: Array) -> str:
+    """Name of a generator's output activation: a sigmoid if all data lie in [0, 1]."""
+    unit = bool(jnp.min(events) >= 0.0) and bool(jnp.max(events) <= 1.0)
+    return "sigmoid" if unit else "identity"
+
+
 def augmented(augment: Augment | None, key: PRNGKeyArray, rows: Array) -> Array:
-    """Apply the augmentation to each row with a key of its own."""
+    """Apply the augmentation to each row, with a separate key."""
     if augment is None:
         return rows
     return jax.vmap(augment)(jr.split(key, rows.shape[0]), rows)
@@ -295,10 +301,11 @@ class Epochs(Generic[S, W]):
                     state, metrics = step(state, data, rows, step_key)
                     history.append(metrics)
                 values = {k: np.asarray([m[k] for m in history]) for k in history[0]}
-                bad = np.flatnonzero(~np.isfinite(values["train"]))
-                if bad.size:
+                nonfinite = np.flatnonzero(~np.isfinite(values["train"]))
+                if nonfinite.size:
                     stopped = (
-                        f"non-finite loss at epoch {epoch}, step {bad[0] + 1} of {num_batches}"
+                        f"non-finite loss at epoch {epoch}, "
+                        f"step {nonfinite[0] + 1} of {num_batches}"
                     )
                     break
                 scores = {k: float(v) for k, v in evaluate(state, data).items()}

@@ -54,7 +54,7 @@ def test_event_directions(sensitivity):
     figure = ngp.plots.event_directions(sensitivity, num_directions=2, observed=seen)
     shown = [axes for axes in figure.axes if axes.images]
     titles = [axes.get_title() for axes in shown]
-    assert titles == ["1\nseen, s = 10", "2\nseen, s = 2", "3\nnot seen, s = 0.1"]
+    assert titles == ["1\ndetermined, s = 10", "2\ndetermined, s = 2", "3\nundetermined, s = 0.1"]
     np.testing.assert_allclose(np.abs(shown[2].images[0].get_array()[2]), 1.0, rtol=1e-5)
     limits = {axes.images[0].get_clim() for axes in shown}  # one scale, symmetric about 0
     np.testing.assert_allclose(list(limits), [(-1.0, 1.0)], rtol=1e-5)
@@ -140,7 +140,7 @@ def test_calibration(rng):
     convergence = Convergence(256, 0, 0, 0, 0, 127.0)
     narrow = (rng.beta(0.4, 0.4, 256) * 128).astype(int)
     ranks = np.stack([rng.integers(0, 128, 256), narrow], axis=1)
-    found = SBC.of(Ranks(ranks, 127, convergence), ["good", "narrow"], 0.05)
+    found = SBC.from_ranks(Ranks(ranks, 127, convergence), ["good", "narrow"], 0.05)
     ax = ngp.plots.sbc_ranks(found)
     good, bad, _ = ax.lines
     np.testing.assert_allclose(good.get_ydata()[1:-1], found.simultaneous.difference["good"])

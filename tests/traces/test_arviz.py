@@ -13,7 +13,7 @@ from numpyro.infer import MCMC, NUTS, Predictive
 from trace_model import Y, generator, infer, model
 
 import numpyro_genprior as ngp
-from numpyro_genprior.traces.predictive import _many
+from numpyro_genprior.traces.predictive import _compiled_map
 
 
 def group_names(trace):
@@ -99,11 +99,11 @@ def test_other_data_and_weights_do_not_compile_again(mcmc):
     calls = {"prior": 2, "posterior_predictive": True, "log_likelihood": True, "batch_size": 8}
     calls["key"] = jax.random.key(1)
     first = ngp.to_arviz(mcmc, **calls)
-    before = _many._cache_size()
+    before = _compiled_map._cache_size()
     other = copy.copy(mcmc)  # the draws do not matter
     other._args = (ngp.GANPrior(generator, 2), Y + 1.0)
     second = ngp.to_arviz(other, **calls)
-    assert _many._cache_size() == before
+    assert _compiled_map._cache_size() == before
     difference = second["observed_data"]["y"].values - first["observed_data"]["y"].values
     np.testing.assert_allclose(difference, 1.0, rtol=1e-5)
     found = second["posterior"]

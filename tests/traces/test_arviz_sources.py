@@ -272,7 +272,7 @@ def ran():
         (
             lambda: ngp.to_arviz(AutoNormal(model), prior=PRIOR, y=Y, params=PARAMS, key=KEY),
             ValueError,
-            "goes by position",
+            "by position",
         ),
         (
             lambda: ngp.to_arviz(guide_function, jnp.ones(3), params={}, model=subsampled, key=KEY),

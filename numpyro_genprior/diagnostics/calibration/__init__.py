@@ -1,1 +1,1 @@
-"""Is inference right? On data that the model simulates, and on held-out events."""
+"""Calibration of inference, on data that the model simulates and on held-out events."""

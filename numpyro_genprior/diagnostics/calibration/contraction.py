@@ -64,10 +64,10 @@ def contraction(
     args, kwargs
         The model's other arguments, including data of the right shape.
     schedule
-        From the least to the most informative: ``{"noise": [0.3, 0.1, 0.03]}`` names a keyword
+        Least informative first: ``{"noise": [0.3, 0.1, 0.03]}`` names a keyword
         argument of the model. Further keywords change with it: ``{"n": [10, 100], "y": [zeros(10),
         zeros(100)]}``. The first holds the positive numbers in which power laws are fitted. Each
-        integer compiles a program of its own; floats share one.
+        integer is compiled separately; floats share one program.
     truth
         Values of sites, such as an event (``{"x": event}``), or several along a first dimension.
         None: drawn from the prior.
@@ -90,7 +90,7 @@ def contraction(
     Raises
     ------
     TypeError, ValueError
-        As `sbc` does; if the schedule is invalid, or a truth has another shape than its site.
+        As `sbc` does; if the schedule is invalid, or the shape of a truth differs from its site's.
 
     Notes
     -----
@@ -137,28 +137,28 @@ def contraction(
         experiment = prepare(
             "contraction", model, args, changed, observed, num_replications, method
         )
-        given = _given(experiment, truth, num_replications)
-        drawn = experiment.simulate(data_key, num_replications, given=given)
-        shapes = {k: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for k, v in drawn.items()}
-        quantities = Quantities(_contracting(experiment, functional), shapes)
-        point = np.asarray(jax.vmap(quantities)(drawn), float)
+        true_values = _true_values(experiment, truth, num_replications)
+        simulated = experiment.simulate(data_key, num_replications, given=true_values)
+        shapes = {k: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for k, v in simulated.items()}
+        quantities = Quantities(_contracting_quantities(experiment, functional), shapes)
+        truths = np.asarray(jax.vmap(quantities)(simulated), float)
         batches = experiment.run(
             run_key,
-            drawn,
+            simulated,
             quantities,
             batch_size=batch_size,
             progress_bar=progress_bar,
             description=f"{argument} = {value:.3g}",
         )
-        parts = [_moments(batch, point[batch.rows], method) for batch in batches]
+        parts = [_moments(batch, truths[batch.rows], method) for batch in batches]
         moments.append(Moments(*map(np.concatenate, zip(*parts, strict=True))))
     finite = np.stack([np.isfinite(m.error) & np.isfinite(m.spread) for m in moments]).all(0)
     if finite.sum() < 2:
         raise ValueError(
             message(
-                "contraction: hardly any replication has finite draws",
+                "contraction: fewer than two replications have finite draws",
                 got=f"{int(finite.sum())} of {num_replications}",
-                remedy="run the method once on simulated data and look at it",
+                remedy="run the method once on simulated data and inspect the draws",
             )
         )
     return Contraction(
@@ -173,7 +173,7 @@ def contraction(
 
 
 class Moments(NamedTuple):
-    """Error and spread of each replication, and how its chains went."""
+    """Error and spread of each replication, and the convergence of its chains."""
 
     error: Float[np.ndarray, " replications"]
     spread: Float[np.ndarray, " replications"]
@@ -187,13 +187,13 @@ def _moments(
     chains = np.asarray(batch.values, float)
     values = chains.reshape(len(chains), -1, chains.shape[-1])
     if method.independent:
-        number, not_mixed = method.num_draws, np.zeros(len(chains), bool)
+        number, is_unmixed = method.num_draws, np.zeros(len(chains), bool)
     else:
-        number, not_mixed = effective_draws(chains, truth), unmixed(chains)
+        number, is_unmixed = effective_draws(chains, truth), unmixed(chains)
     variance = values.var(1, ddof=1)
     squared_error = (values.mean(1) - truth) ** 2 - variance / number
     error = np.sqrt(np.maximum(squared_error.mean(-1), 0))
-    return Moments(error, np.sqrt(variance.mean(-1)), batch.num_divergences, not_mixed)
+    return Moments(error, np.sqrt(variance.mean(-1)), batch.num_divergences, is_unmixed)
 
 
 def _read_schedule(
@@ -219,15 +219,15 @@ def _read_schedule(
             )
         )
     rows = [dict(zip(schedule, row, strict=True)) for row in zip(*schedule.values(), strict=True)]
-    return [{name: _traced(value) for name, value in row.items()} for row in rows], values
+    return [{name: _float_to_array(value) for name, value in row.items()} for row in rows], values
 
 
-def _traced(value: Any) -> Any:
-    """Floats as arrays, so that one program serves all of them; integers may be shapes."""
+def _float_to_array(value: Any) -> Any:
+    """Floats as arrays, so that they share a compiled program; integers may be shapes."""
     return jnp.asarray(value) if isinstance(value, (float, np.floating)) else value
 
 
-def _given(
+def _true_values(
     experiment: Experiment, truth: Mapping[str, ArrayLike] | None, number: int
 ) -> Values | None:
     """Values of the truth's sites, with a leading dimension of data sets."""
@@ -254,7 +254,9 @@ def _given(
     return given
 
 
-def _contracting(experiment: Experiment, functional: Functional | None) -> dict[str, Functional]:
+def _contracting_quantities(
+    experiment: Experiment, functional: Functional | None
+) -> dict[str, Functional]:
     if functional is not None:
         return {"functional": functional}
     names = experiment.sites.events or experiment.sites.latents

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from numpyro_genprior.diagnostics.calibration.convergence import MAX_R_HAT
-from numpyro_genprior.diagnostics.calibration.power_law import NUM_ERRORS, Rate, fit_rate
+from numpyro_genprior.diagnostics.calibration.power_law import NUM_STANDARD_ERRORS, Rate, fit_rate
 from numpyro_genprior.errors import message
 from numpyro_genprior.results import Result, dataset
 
@@ -26,7 +26,7 @@ MIN_RATIO = 0.7
 class Contraction(Result):
     """Posterior spread and error along a schedule, with their rates.
 
-    All are root mean squares over the entries of the quantity.
+    `error` and `spread` are root mean squares over the entries of the quantity.
 
     Attributes
     ----------
@@ -73,13 +73,13 @@ class Contraction(Result):
         the radius does not fall along the schedule, by three standard errors.
         """
         rate = self.rates["radius"]
-        if rate.speed <= NUM_ERRORS * rate.error:
+        if rate.speed <= NUM_STANDARD_ERRORS * rate.error:
             return STALLS
         return OVERCONFIDENT if self._last_ratio > MAX_RATIO else CONTRACTS
 
     @property
     def warnings(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What casts doubt on the rates, one sentence each."""
+        """Reasons to doubt the rates, one sentence each."""
         sentences = []
         if self.num_nonfinite:
             sentences.append(
@@ -136,8 +136,7 @@ class Contraction(Result):
             f"  its spread like {argument}^({rates['spread']}), the error of its mean like "
             f"{argument}^({rates['error']})",
             f"  radius {', '.join(f'{r:.3g}' for r in _rms(self.radius))}",
-            f"  exponent from step to step: "
-            f"{', '.join(f'{s:.2f}' for s in radius.local_exponents)}",
+            f"  exponents between steps: {', '.join(f'{s:.2f}' for s in radius.local_exponents)}",
             f"  {self.error.shape[1]} replications",
         ]
         lines += [f"  {warning}" for warning in self.warnings]
@@ -148,8 +147,8 @@ class Contraction(Result):
                 f"{confidence} about these truths."
             )
         lines.append(
-            "Holds for this range and these truths; the limit may differ, and a rate says nothing "
-            "about the constant."
+            "This holds for this range and these truths; the asymptotic rate may differ, and a "
+            "rate does not include the constant."
         )
         return "\n".join(lines)
 
@@ -201,7 +200,7 @@ class Comparison(Result):
 
     @property
     def difference(self) -> float:
-        """How much faster the first contracts: the difference of the exponents' sizes."""
+        """How much faster the first contracts: the difference of the two speeds."""
         first, second = self.rates
         return first.speed - second.speed
 
@@ -214,7 +213,7 @@ class Comparison(Result):
     @property
     def verdict(self) -> str:
         """``"faster"`` or ``"slower"`` (the first, by three standard errors), or ``"alike"``."""
-        if abs(self.difference) <= NUM_ERRORS * self.error:
+        if abs(self.difference) <= NUM_STANDARD_ERRORS * self.error:
             return "alike"
         return "faster" if self.difference > 0 else "slower"
 
@@ -232,13 +231,13 @@ class Comparison(Result):
 
     def __str__(self) -> str:
         first, second = self.rates
-        finding = {"alike": "contract alike, as far as this can tell"}.get(
-            self.verdict, f"differ: the first contracts {self.verdict}"
+        finding = {"alike": "The rates of the two are equal to within their errors"}.get(
+            self.verdict, f"The first contracts {self.verdict} than the second"
         )
         lines = [
-            f"The two {finding}: exponents {first} and {second}, difference "
-            f"{self.difference:.2f} ± {self.error:.2f}. Holds for this schedule; constants may "
-            "matter more than exponents."
+            f"{finding}: exponents {first} and {second}, difference {self.difference:.2f} ± "
+            f"{self.error:.2f}. This holds for this schedule; constants may matter more than "
+            "exponents."
         ]
         return "\n".join(lines + [f"  {warning}" for warning in self.warnings])
 

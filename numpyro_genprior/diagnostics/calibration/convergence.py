@@ -1,4 +1,4 @@
-"""Convergence of the inference runs: in how many replications it is in doubt."""
+"""Convergence of the inference runs: the number of replications in which it is in doubt."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 MAX_R_HAT = 1.1  # split r_hat above which chains have not mixed
-MAX_FAILED_SHARE = 0.05  # of the replications, with draws not finite or chains not mixed
-MAX_SHORT_SHARE = 0.1  # of the replications, with fewer effective draws than ranks
+MAX_FAILED_SHARE = 0.05  # of replications whose draws are not finite or whose chains did not mix
+MAX_SHORT_SHARE = 0.1  # of replications with fewer effective draws than ranks
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Convergence:
         )
 
     def warnings(self, num_draws: int) -> tuple[str, ...]:
-        """What casts doubt on the runs, one sentence each.
+        """Reasons to doubt the runs, one sentence each.
 
         `num_draws` is the number of draws that each truth was ranked among.
         """

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COVERS, NARROW, WIDE, UNDECIDED = "covers", "too_narrow", "too_wide", "undecided"
-MAX_PIXELS = 1024  # entries of an event that are looked at by default
+MAX_PIXELS = 1024  # entries of an event that are examined by default
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -48,9 +48,10 @@ class Coverage(Result):
     levels
         Nominal probabilities of the intervals, of shape ``(levels,)``.
     coverage
-        For each quantity, the share of truths inside, over events and entries; ``(levels,)``.
+        For each quantity, the share of truths inside, over events and entries, of shape
+        ``(levels,)``.
     error
-        Standard errors of these; events count as independent, entries of one event do not.
+        Standard errors of `coverage`; events count as independent, entries of one event do not.
     entries
         For each quantity, the coverage of each of its entries, of shape ``(levels, *shape)``.
     num_events
@@ -74,7 +75,7 @@ class Coverage(Result):
 
     @property
     def p_values(self) -> dict[str, Float[np.ndarray, " levels"]]:
-        """Of the test that coverage is nominal, adjusted for all quantities and levels (Holm)."""
+        """p-values of nominal coverage, adjusted for all quantities and levels (Holm)."""
         z = [np.abs(self.coverage[name] - self.levels) / self.error[name] for name in self.coverage]
         raw = 2 * stats.t.sf(np.concatenate(z), self.num_events - 1)
         rows = holm(raw).reshape(len(self.coverage), len(self.levels))
@@ -83,20 +84,20 @@ class Coverage(Result):
     @property
     def failing(self) -> dict[str, str]:
         """``"too_narrow"`` or ``"too_wide"``, for the quantities that fail at some level."""
-        found = {}
+        deviations = {}
         for name, p in self.p_values.items():
             if p.min() <= self.level:
                 worst = int(np.argmin(p))
                 below = self.coverage[name][worst] < self.levels[worst]
-                found[name] = NARROW if below else WIDE
-        return found
+                deviations[name] = NARROW if below else WIDE
+        return deviations
 
     @property
     def verdict(self) -> str:
         """``"covers"``, ``"too_narrow"``, ``"too_wide"`` or ``"undecided"``.
 
         Too narrow if intervals are too narrow for any quantity; undecided if no interval is found
-        wrong, but inference had trouble.
+        wrong, but inference was unreliable.
         """
         failing = self.failing.values()
         if failing:
@@ -105,7 +106,7 @@ class Coverage(Result):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What casts doubt on the inference runs, one sentence each."""
+        """Reasons to doubt the inference runs, one sentence each."""
         return self.convergence.warnings(self.num_draws)
 
     def __repr__(self) -> str:
@@ -117,10 +118,10 @@ class Coverage(Result):
     def __str__(self) -> str:
         failing, p_values = self.failing, self.p_values
         head = {
-            COVERS: f"Intervals cover, as far as {self.num_events} events can tell.",
+            COVERS: f"Coverage is nominal, as far as {self.num_events} events can tell.",
             NARROW: "Intervals are too narrow.",
             WIDE: "Intervals are too wide.",
-            UNDECIDED: "Undecided: no interval is found wrong, but inference had trouble.",
+            UNDECIDED: "Undecided: no interval is found wrong, but inference was unreliable.",
         }[self.verdict]
         width = max(12, *(len(name) for name in self.coverage))
         nominal = "".join(f"{100 * level:>12.3g} %" for level in self.levels)
@@ -141,8 +142,8 @@ class Coverage(Result):
         )
         lines += [f"  {warning}" for warning in self.warnings]
         lines.append(
-            "An average over events and entries: single pixels may be far off (`.entries`). The "
-            "data are simulated: says nothing about a wrong forward model or wrong noise."
+            "Averages over events and entries: single pixels may be far off (`.entries`). The data "
+            "are simulated, so that errors of the forward model or the noise go undetected."
         )
         return "\n".join(lines)
 
@@ -163,8 +164,8 @@ class Coverage(Result):
         }  # fmt: skip
         for name, values in self.entries.items():
             if values.ndim > 1:
-                own = tuple(f"{name}_dim_{i}" for i in range(values.ndim - 1))
-                variables[f"{name}_entries"] = (("level", *own), values)
+                entry_dims = tuple(f"{name}_dim_{i}" for i in range(values.ndim - 1))
+                variables[f"{name}_entries"] = (("level", *entry_dims), values)
         attrs = {"num_events": self.num_events, "num_draws": self.num_draws}
         return dataset(
             variables,
@@ -192,7 +193,7 @@ def coverage(
 ) -> Coverage:
     """How often do posterior intervals contain the truth, for real events?
 
-    Each event takes the place of a draw from the prior; data are drawn from the likelihood;
+    Each event replaces a draw from the prior; data are drawn from the likelihood;
     inference is run on each data set, vmapped, and the central intervals of pixels and functionals
     are compared with the event. If the prior is wrong about events, intervals do not cover, however
     exact the inference: `sbc` assumes that the prior is right, and this does not.
@@ -231,7 +232,7 @@ def coverage(
     Raises
     ------
     TypeError, ValueError
-        As `sbc` does, and if the events have another shape than their site.
+        As `sbc` does, and if the shape of the events differs from their site's.
 
     Notes
     -----
@@ -242,7 +243,7 @@ def coverage(
     are drawn from their prior.
 
     **Fails when** there are few events, or they differ from those to come. A prior that is right on
-    average over events may be wrong about each kind of them: look at `entries`, and run it by kind.
+    average over events may be wrong about each kind of them: look at `entries`, and test each kind.
 
     References
     ----------
@@ -289,26 +290,26 @@ def coverage(
     experiment = prepare("coverage", model, args, kwargs, observed, number, method)
     name = event_site(experiment.sites, site, held_out.shape[1:])
     data_key, run_key = jax.random.split(validation.random_key(key))
-    drawn = experiment.simulate(data_key, number, given={name: held_out})
+    simulated = experiment.simulate(data_key, number, given={name: held_out})
     if functionals is None:
         functionals = event_entries(experiment.sites, name, MAX_PIXELS)
-    shapes = {k: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for k, v in drawn.items()}
+    shapes = {k: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for k, v in simulated.items()}
     quantities = Quantities(functionals, shapes)
-    truth = np.asarray(jax.vmap(quantities)(drawn))
+    truth = np.asarray(jax.vmap(quantities)(simulated))
     batches = experiment.run(
-        run_key, drawn, quantities, batch_size=batch_size, progress_bar=progress_bar
+        run_key, simulated, quantities, batch_size=batch_size, progress_bar=progress_bar
     )
     ranked = rank_truths(batches, truth, method, name="coverage")
     return _summarise(quantities, ranked, nominal, level)
 
 
 def event_site(sites: Sites, site: str | None, shape: tuple[int, ...]) -> str:
-    """The name of the site whose value the events take, which have this shape.
+    """The name of the site whose values are events of this shape.
 
     Raises
     ------
     ValueError
-        If there is none or several, or its shape is another.
+        If there is no such site, or several, or if its shape differs.
     """
     if site is None and len(sites.events) != 1:
         raise ValueError(
@@ -331,7 +332,7 @@ def event_site(sites: Sites, site: str | None, shape: tuple[int, ...]) -> str:
     if shape != sites.shapes[name]:
         raise ValueError(
             message(
-                f"coverage: events have another shape than site {name!r}",
+                f"coverage: the shape of the events differs from that of site {name!r}",
                 expected=f"(number, {', '.join(map(str, sites.shapes[name]))})",
                 got=f"(number, {', '.join(map(str, shape))})",
                 remedy="stack events along the first dimension",
@@ -349,9 +350,9 @@ def _summarise(
     covered, error, entries = {}, {}, {}
     for name, part in quantities.split(inside).items():
         entries[name] = part.mean(1)
-        of_event = part.reshape(len(levels), number, math.prod(part.shape[2:])).mean(-1)
-        covered[name] = of_event.mean(1)
-        squares = ((of_event - covered[name][:, None]) ** 2).sum(1) + levels * (1 - levels)
+        share_by_event = part.reshape(len(levels), number, math.prod(part.shape[2:])).mean(-1)
+        covered[name] = share_by_event.mean(1)
+        squares = ((share_by_event - covered[name][:, None]) ** 2).sum(1) + levels * (1 - levels)
         error[name] = np.sqrt(squares / (number * (number - 1)))
     return Coverage(
         levels, covered, error, entries, number, ranked.num_draws, level, ranked.convergence

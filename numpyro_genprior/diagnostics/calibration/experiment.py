@@ -40,11 +40,11 @@ class Batch(NamedTuple):
     Attributes
     ----------
     rows
-        Which data sets.
+        Indices of the data sets.
     values
-        The quantities at the draws.
+        The quantities at the draws, of shape ``(datasets, chains, draws, quantities)``.
     num_divergences
-        Of each data set.
+        Divergent transitions of each data set.
     """
 
     rows: Int[np.ndarray, " datasets"]
@@ -59,15 +59,15 @@ class Experiment:
     Attributes
     ----------
     name
-        Of the diagnostic, for messages.
+        Name of the diagnostic, for messages.
     model
         The model for inference.
     sites
         Its sites.
     method
-        How to infer.
+        The method of inference.
     args, kwargs
-        Its arguments.
+        The model's arguments.
     """
 
     name: str
@@ -95,29 +95,29 @@ class Experiment:
             If simulated data are not finite or a data site is missing.
         """
         keys = jax.random.split(key, number)
-        drawn = _simulate(model or self.model, self.sites, keys, given, self.args, self.kwargs)
-        missing = [name for name in self.sites.data if name not in drawn]
+        simulated = _simulate(model or self.model, self.sites, keys, given, self.args, self.kwargs)
+        missing = [name for name in self.sites.data if name not in simulated]
         if missing:
             raise ValueError(
                 message(
                     f"{self.name}: the model that simulates has no site {missing[0]!r}",
                     expected=f"sites {list(self.sites.data)}",
-                    got=sorted(drawn),
+                    got=sorted(simulated),
                     remedy="give the sites of both models the same names",
                 )
             )
         for name in self.sites.data:
-            if not np.isfinite(np.asarray(drawn[name], float)).all():
+            if not np.isfinite(np.asarray(simulated[name], float)).all():
                 raise ValueError(
                     message(
                         f"{self.name}: simulated data {name!r} are not finite",
-                        remedy="look at the model's prior: numpyro.infer.Predictive(model, ...)",
+                        remedy="inspect prior draws: numpyro.infer.Predictive(model, ...)",
                     )
                 )
-        return drawn
+        return simulated
 
     def evaluate(
-        self, quantities: Quantities, drawn: Values
+        self, quantities: Quantities, simulated: Values
     ) -> Float[np.ndarray, "datasets quantities"]:
         """The quantities of simulated sites, under the model for inference.
 
@@ -126,17 +126,17 @@ class Experiment:
         ValueError
             If a latent site has no simulated value.
         """
-        missing = [name for name in self.sites.latents if name not in drawn]
+        missing = [name for name in self.sites.latents if name not in simulated]
         if missing:
             raise ValueError(
                 message(
                     f"{self.name}: there is no true value of site {missing[0]!r}",
                     expected=f"sites {list(self.sites.latents)}",
-                    got=sorted(drawn),
+                    got=sorted(simulated),
                     remedy="give the latents of both models the same names",
                 )
             )
-        data, latents = self._parts(drawn)
+        data, latents = self._parts(simulated)
         return np.asarray(
             _evaluate(self.model, self.sites, quantities, data, latents, self.args, self.kwargs)
         )
@@ -145,8 +145,8 @@ class Experiment:
         """Shapes of all sites, and of the log likelihood."""
 
         def run(key: jax.Array) -> Values:
-            drawn = simulate(self.model, self.sites, key, self.args, self.kwargs)
-            data, latents = self._parts(drawn)
+            simulated = simulate(self.model, self.sites, key, self.args, self.kwargs)
+            data, latents = self._parts(simulated)
             return evaluate(self.model, self.sites, data, latents, self.args, self.kwargs)
 
         return jax.eval_shape(run, jax.random.key(0))
@@ -154,7 +154,7 @@ class Experiment:
     def run(
         self,
         key: jax.Array,
-        drawn: Values,
+        simulated: Values,
         quantities: Quantities,
         *,
         references: np.ndarray | None = None,
@@ -172,7 +172,7 @@ class Experiment:
         ValueError
             If `batch_size` is not positive.
         """
-        data, _ = self._parts(drawn)
+        data, _ = self._parts(simulated)
         number = len(next(iter(data.values())))
         size = self._batch_size(quantities, number) if batch_size is None else batch_size
         if size < 1:
@@ -191,13 +191,13 @@ class Experiment:
                     self.args,
                     self.kwargs,
                 )
-                found = (np.asarray(array)[: batch.count] for array in (values, divergences))
-                yield Batch(batch.rows, *found)
+                arrays = (np.asarray(array)[: batch.count] for array in (values, divergences))
+                yield Batch(batch.rows, *arrays)
                 bar.update(batch.count)
 
-    def _parts(self, drawn: Values) -> tuple[Values, Values]:
-        data = {name: drawn[name] for name in self.sites.data}
-        return data, {name: drawn[name] for name in self.sites.latents if name in drawn}
+    def _parts(self, simulated: Values) -> tuple[Values, Values]:
+        data = {name: simulated[name] for name in self.sites.data}
+        return data, {name: simulated[name] for name in self.sites.latents if name in simulated}
 
     def _batch_size(self, quantities: Quantities, number: int) -> int:
         latents = sum(math.prod(self.sites.shapes[name]) for name in self.sites.latents)
@@ -262,14 +262,14 @@ def _run(
         latents = {name: draws.samples[name] for name in sites.latents}
         chains_and_draws = next(iter(latents.values())).shape[:2]
 
-        def at(latents: Values) -> jax.Array:
+        def quantities_at(latents: Values) -> jax.Array:
             values = evaluate(model, sites, data, latents, args, kwargs)
             if references is not None:
                 values["references"] = jnp.asarray(references)
             return quantities(values)
 
-        joined = {name: value.reshape(-1, *value.shape[2:]) for name, value in latents.items()}
-        values = jax.lax.map(at, joined, batch_size=INNER_BATCH_SIZE)
+        flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in latents.items()}
+        values = jax.lax.map(quantities_at, flat, batch_size=INNER_BATCH_SIZE)
         return values.reshape(*chains_and_draws, -1), draws.num_divergences
 
     return jax.vmap(one)(keys, data, references)
@@ -284,7 +284,7 @@ def prepare(
     num_replications: int,
     method: Method,
 ) -> Experiment:
-    """The experiment of a diagnostic.
+    """Prepare the simulations and inference runs of a diagnostic.
 
     Raises
     ------
@@ -294,10 +294,10 @@ def prepare(
     if num_replications < MIN_REPLICATIONS:
         raise ValueError(
             message(
-                f"{name}: too few replications to say anything",
+                f"{name}: too few replications",
                 expected=f"at least {MIN_REPLICATIONS}",
                 got=num_replications,
-                remedy="take 100 or more",
+                remedy="use 100 or more",
             )
         )
     sites = read_sites(model, args, dict(kwargs), observed, name)

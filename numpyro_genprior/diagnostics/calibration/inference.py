@@ -12,8 +12,8 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro_genprior.errors import message
 from numpyro_genprior.infer.methods import MCMCMethod, Method, SVIMethod
 
-MIN_DRAWS = 15  # of a posterior: ranks go from 0 to this at least
-MAX_RANKED_DRAWS = 127  # that a truth is ranked among
+MIN_DRAWS = 15  # of a posterior, so that ranks range from 0 to 15 or more
+MAX_RANKED_DRAWS = 127  # draws among which a truth is ranked
 
 
 def choose_method(
@@ -29,14 +29,14 @@ def choose_method(
     Parameters
     ----------
     name
-        The diagnostic, for messages.
+        Name of the diagnostic, for messages.
     method, kernel, guide
         At most one of them; `kernel` and `guide` stand for methods with their default counts.
 
     Raises
     ------
     TypeError
-        If `method` is something else, or `kernel` or `guide` is not a callable of the model.
+        If `method` has another type, or `kernel` or `guide` is not a callable of the model.
     ValueError
         If two are given, or the method makes fewer than 15 draws.
     """
@@ -60,7 +60,7 @@ def choose_method(
     if not isinstance(method, MCMCMethod | SVIMethod):
         raise TypeError(
             message(
-                f"{name}: method= says how to infer",
+                f"{name}: method= is not a method of inference",
                 expected="an ngp.infer.MCMCMethod or ngp.infer.SVIMethod",
                 got=f"a {type(method).__name__}",
                 remedy="pass method=ngp.infer.MCMCMethod(NUTS, num_samples=500)",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-MIN_BEND = 0.1  # difference of two local exponents that counts as a bend
-NUM_ERRORS = 3  # standard errors beyond which a difference counts
+MIN_EXPONENT_CHANGE = 0.1  # difference of two local exponents that counts as a change
+NUM_STANDARD_ERRORS = 3  # standard errors beyond which a difference counts
 
 
 @dataclass(frozen=True, repr=False)
@@ -18,7 +18,7 @@ class Rate:
     Attributes
     ----------
     exponent
-        Of the argument.
+        Exponent of the argument.
     error
         Its standard error over replications.
     local_exponents
@@ -47,7 +47,7 @@ class Rate:
             return False
         difference = abs(self.local_exponents[0] - self.local_exponents[-1])
         error = np.hypot(self.local_errors[0], self.local_errors[-1])
-        return bool(difference > NUM_ERRORS * error and difference > MIN_BEND)
+        return bool(difference > NUM_STANDARD_ERRORS * error and difference > MIN_EXPONENT_CHANGE)
 
     def __repr__(self) -> str:
         return f"{self.exponent:.2f} ± {self.error:.2f}"
@@ -66,15 +66,15 @@ def fit_rate(
         The curve of each replication. One that is 0 somewhere (an error below the Monte Carlo
         error) is raised to a thousandth of the root mean square of the others.
     """
-    log = np.log(values)
+    log_values = np.log(values)
     floor = 1e-3 * np.sqrt(np.mean(curves**2, axis=1, keepdims=True))
     log_curves = np.log(np.maximum(curves, np.maximum(floor, np.finfo(float).tiny)))
     number = curves.shape[1]
     variance = log_curves.var(axis=1, ddof=1)
     weights = 1 / (variance + 1e-4 + 1e-3 * variance.mean())
-    centred = log - np.sum(weights * log) / weights.sum()
+    centred = log_values - np.sum(weights * log_values) / weights.sum()
     slopes = (weights * centred) @ log_curves / np.sum(weights * centred**2)
-    local = np.diff(log_curves, axis=0) / np.diff(log)[:, None]
+    local = np.diff(log_curves, axis=0) / np.diff(log_values)[:, None]
     return Rate(
         float(slopes.mean()),
         float(slopes.std(ddof=1) / np.sqrt(number)),

@@ -1,4 +1,4 @@
-"""Scalar functions of a model's sites, at which truths and draws are compared."""
+"""Scalar functions of a model's sites, by which truths and draws are compared."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Quantities:
                     message(
                         f"Functional {name!r} asks for site {error}, which does not exist",
                         expected=f"sites among {sorted(sites)}",
-                        remedy="an event is there under ngp.latent with record=True",
+                        remedy="events are recorded under ngp.latent with record=True",
                     )
                 ) from error
             if not hasattr(value, "shape"):
@@ -77,8 +77,8 @@ class Quantities:
                     )
                 )
             self.shapes[name] = value.shape
-            own = getattr(function, "labels", None)
-            self.names += entry_names(name, value.shape) if own is None else own
+            labels = getattr(function, "labels", None)
+            self.names += entry_names(name, value.shape) if labels is None else labels
 
     def __call__(self, sites: SiteValues) -> jax.Array:
         parts = [jnp.ravel(f(dict(sites))) for f in self.functionals.values()]
@@ -92,12 +92,12 @@ class Quantities:
 
     def split(self, array: Float[np.ndarray, "*batch quantities"]) -> dict[str, np.ndarray]:
         """Split an array whose last axis is that of the vector into one array per function."""
-        found, start = {}, 0
+        arrays, start = {}, 0
         for name, shape in self.shapes.items():
             stop = start + math.prod(shape)
-            found[name] = array[..., start:stop].reshape(*array.shape[:-1], *shape)
+            arrays[name] = array[..., start:stop].reshape(*array.shape[:-1], *shape)
             start = stop
-        return found
+        return arrays
 
 
 def entry_names(name: str, shape: tuple[int, ...]) -> list[str]:

@@ -70,9 +70,9 @@ def rank_truths(
     truth
         True values of the quantities.
     method
-        How the draws were made.
+        The method of inference that made the draws.
     name
-        Of the diagnostic, for the message.
+        Name of the diagnostic, for the message.
 
     Raises
     ------
@@ -81,46 +81,46 @@ def rank_truths(
     """
     rng = np.random.default_rng(0)
     sizes = _numbers_of_draws(method)
-    ranks, ess, finite, diverging, not_mixed = [], [], [], [], []
+    ranks, ess, finite, diverging, is_unmixed = [], [], [], [], []
     for batch in batches:
         true = truth[batch.rows]
-        joined = batch.values.reshape(len(true), -1, batch.values.shape[-1])
-        of_sizes = []
+        flat = batch.values.reshape(len(true), -1, batch.values.shape[-1])
+        ranks_by_size = []
         for size in sizes:
-            kept = np.linspace(0, joined.shape[1] - 1, size).round().astype(int)
-            of_sizes.append(rank(joined[:, kept], true, rng.uniform(size=true.shape)))
-        ranks.append(np.stack(of_sizes, axis=1))
-        finite.append(np.isfinite(joined).all((1, 2)) & np.isfinite(true).all(1))
+            kept = np.linspace(0, flat.shape[1] - 1, size).round().astype(int)
+            ranks_by_size.append(rank(flat[:, kept], true, rng.uniform(size=true.shape)))
+        ranks.append(np.stack(ranks_by_size, axis=1))
+        finite.append(np.isfinite(flat).all((1, 2)) & np.isfinite(true).all(1))
         diverging.append(batch.num_divergences > 0)
         if not method.independent:
             ess.append(effective_draws(batch.values, true))
-            not_mixed.append(unmixed(batch.values))
-    good = np.concatenate(finite)
-    if not good.any():
+            is_unmixed.append(unmixed(batch.values))
+    is_finite = np.concatenate(finite)
+    if not is_finite.any():
         raise ValueError(
             message(
                 f"{name}: no replication has finite draws",
-                remedy="run the method once on simulated data and look at it",
+                remedy="run the method once on simulated data and inspect the draws",
             )
         )
-    choice, num_short, num_unmixed, least = 0, 0, 0, float(sizes[0])
+    choice, num_short, num_unmixed, median_ess = 0, 0, 0, float(sizes[0])
     if not method.independent:
-        effective = np.concatenate(ess)[good]
+        effective = np.concatenate(ess)[is_finite]
         short = np.array([(effective < size).mean(0).max() for size in sizes])
         enough = np.flatnonzero(short <= MAX_SHORT_SHARE)
         choice = int(enough[0]) if len(enough) else len(sizes) - 1
         num_short = int((effective < sizes[choice]).sum(0).max())
-        num_unmixed = int((np.concatenate(not_mixed) & good).sum())
-        least = float(np.median(effective.min(1)))
+        num_unmixed = int((np.concatenate(is_unmixed) & is_finite).sum())
+        median_ess = float(np.median(effective.min(1)))
     convergence = Convergence(
-        num_replications=len(good),
-        num_nonfinite=int((~good).sum()),
+        num_replications=len(is_finite),
+        num_nonfinite=int((~is_finite).sum()),
         num_diverging=int(np.concatenate(diverging).sum()),
         num_unmixed=num_unmixed,
         num_short=num_short,
-        ess=least,
+        ess=median_ess,
     )
-    return Ranks(np.concatenate(ranks)[good, choice], sizes[choice], convergence)
+    return Ranks(np.concatenate(ranks)[is_finite, choice], sizes[choice], convergence)
 
 
 def _numbers_of_draws(method: Method) -> list[int]:

@@ -53,11 +53,11 @@ class SBC(RankTest):
 
     def __str__(self) -> str:
         failing, adjusted = self.failing, self.adjusted
-        trouble = "" if self.convergence.acceptable else ", which may be due to inference trouble"
+        trouble = "" if self.convergence.acceptable else ", possibly due to unreliable inference"
         head = {
             CALIBRATED: f"Calibrated, as far as {self.num_replications} replications can tell",
             MISCALIBRATED: f"Miscalibrated{trouble}",
-            UNDECIDED: "Undecided: no quantity fails, but inference had trouble",
+            UNDECIDED: "Undecided: no quantity fails, but inference was unreliable",
         }[self.verdict]
         plural = "quantity" if len(self.ranks) == 1 else "quantities"
         lines = [
@@ -79,8 +79,8 @@ class SBC(RankTest):
         lines += [f"  {warning}" for warning in self.warnings]
         width = float(np.max(self.simultaneous.upper))
         lines.append(
-            f"Says nothing about smaller errors (probabilities wrong by less than {width:.2f}), "
-            "about other quantities, or about data that the model does not simulate."
+            f"This cannot detect smaller errors (probabilities wrong by less than {width:.2f}), "
+            "errors of other quantities, or errors on data that the model does not simulate."
         )
         return "\n".join(lines)
 
@@ -119,7 +119,7 @@ def sbc(
         The model's arguments, including data of the right shape, whose values do not matter.
         Keywords with the names below do not reach the model.
     method
-        How to infer: an `numpyro_genprior.infer.MCMCMethod` or `numpyro_genprior.infer.SVIMethod`.
+        An `numpyro_genprior.infer.MCMCMethod` or `numpyro_genprior.infer.SVIMethod`.
         A truth is ranked among at most 127 draws. A guide makes no more than that; draws of
         chains are thinned evenly to 127 and, if needed, to 63, 31 or 15, until nine in ten data
         sets have that many effective draws of every quantity.
@@ -152,7 +152,7 @@ def sbc(
     Raises
     ------
     TypeError
-        If `kernel` or `guide` is not a callable of the model, or `method` is no method.
+        If `kernel` or `guide` is not a callable of the model, or `method` has another type.
     ValueError
         If two of `method`, `kernel` and `guide` are given, the model has no data, latents are
         discrete, or simulated data are not finite.
@@ -206,9 +206,9 @@ def sbc(
     functionals = default_quantities(experiment.sites, functionals)
     quantities = Quantities(functionals, experiment.shapes())
     data_key, run_key = jax.random.split(validation.random_key(key))
-    drawn = experiment.simulate(data_key, num_replications, model=simulate)
-    truth = experiment.evaluate(quantities, drawn)
+    simulated = experiment.simulate(data_key, num_replications, model=simulate)
+    truth = experiment.evaluate(quantities, simulated)
     batches = experiment.run(
-        run_key, drawn, quantities, batch_size=batch_size, progress_bar=progress_bar
+        run_key, simulated, quantities, batch_size=batch_size, progress_bar=progress_bar
     )
-    return SBC.of(rank_truths(batches, truth, method, name="sbc"), quantities.names, level)
+    return SBC.from_ranks(rank_truths(batches, truth, method, name="sbc"), quantities.names, level)

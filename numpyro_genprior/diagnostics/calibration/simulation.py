@@ -50,9 +50,9 @@ class Observe(Messenger):
 
 
 class Replace(Messenger):
-    """Gives sites other values, events of priors among them, whatever their latents are.
+    """Replaces the values of sites, those of priors' events included, whatever their latents are.
 
-    Under NumPyro's ``substitute`` a given latent decides, and its event follows.
+    Under NumPyro's ``substitute``, an event whose latent is given follows from that latent.
     """
 
     def __init__(self, fn: Callable[..., Any], data: Mapping[str, jax.Array]) -> None:
@@ -83,9 +83,9 @@ class Sites:
     Attributes
     ----------
     model
-        What the sites of the model are.
+        The sites that `read_model` found.
     data
-        Names of those that are simulated.
+        Names of the simulated sites.
     """
 
     model: ModelSites
@@ -135,10 +135,10 @@ def read_sites(
     UserWarning
         If a term of the density is not simulated: ``factor``, or data that `observed` leaves out.
     """
-    found = read_model(model, args, kwargs)
+    model_sites = read_model(model, args, kwargs)
     names = (observed,) if isinstance(observed, str) else observed
-    data = found.data if names is None else tuple(names)
-    missing = [name for name in data if name not in found.sample]
+    data = model_sites.data if names is None else tuple(names)
+    missing = [name for name in data if name not in model_sites.sample]
     if missing or not data:
         raise ValueError(
             message(
@@ -147,19 +147,19 @@ def read_sites(
                 else f"{method} cannot observe {missing[0]!r}",
                 expected="sample sites with data"
                 if not data
-                else f"names among {list(found.sample)}",
+                else f"names among {list(model_sites.sample)}",
                 remedy='pass data of the right shape, or name the sites: observed=("y",)',
             )
         )
-    left = [name for name in found.observed if name not in data]
-    if left:
+    kept = [name for name in model_sites.observed if name not in data]
+    if kept:
         warnings.warn(
-            f"{method} simulates {', '.join(data)} and leaves {', '.join(left)} as they are: if "
+            f"{method} simulates {', '.join(data)} and leaves {', '.join(kept)} as they are: if "
             "they depend on the latents, data and latents do not come from one joint distribution.",
             stacklevel=3,
         )
-    sites = Sites(found, data)
-    discrete = [name for name in sites.latents if found[name].discrete]
+    sites = Sites(model_sites, data)
+    discrete = [name for name in sites.latents if model_sites[name].discrete]
     if discrete:
         raise ValueError(
             message(
@@ -207,14 +207,14 @@ def simulate(
             )
         )
     with numpyro.handlers.block():
-        drawn = numpyro.handlers.seed(Unobserve(model, sites.data), key)
+        seeded = numpyro.handlers.seed(Unobserve(model, sites.data), key)
         if not given:
-            return _values(sites, numpyro.handlers.trace(drawn).get_trace(*args, **kwargs))
-        first = numpyro.handlers.trace(drawn).get_trace(*args, **kwargs)
-        latents = {name: first[name]["value"] for name in sites.latents if name in first}
-        again = numpyro.handlers.seed(Unobserve(model, sites.data), jax.random.fold_in(key, 1))
-        held = Replace(numpyro.handlers.substitute(again, data=latents), given)
-        values = _values(sites, numpyro.handlers.trace(held).get_trace(*args, **kwargs))
+            return _values(sites, numpyro.handlers.trace(seeded).get_trace(*args, **kwargs))
+        draw = numpyro.handlers.trace(seeded).get_trace(*args, **kwargs)
+        latents = {name: draw[name]["value"] for name in sites.latents if name in draw}
+        reseeded = numpyro.handlers.seed(Unobserve(model, sites.data), jax.random.fold_in(key, 1))
+        fixed = Replace(numpyro.handlers.substitute(reseeded, data=latents), given)
+        values = _values(sites, numpyro.handlers.trace(fixed).get_trace(*args, **kwargs))
     replaced = {part for name in given for part in sites.model.made_from(name)}
     return {name: value for name, value in values.items() if name not in replaced}
 
@@ -230,8 +230,8 @@ def evaluate(
     """All sites at given values of the latents, the data, and ``"log_likelihood"``."""
     with numpyro.handlers.block():
         seeded = numpyro.handlers.seed(Observe(model, data), 0)
-        held = numpyro.handlers.substitute(seeded, data=dict(latents))
-        trace = numpyro.handlers.trace(held).get_trace(*args, **kwargs)
+        fixed = numpyro.handlers.substitute(seeded, data=dict(latents))
+        trace = numpyro.handlers.trace(fixed).get_trace(*args, **kwargs)
     return {**_values(sites, trace), LOG_LIKELIHOOD: log_likelihood(trace, sites.data)}
 
 

@@ -62,7 +62,7 @@ class TARP(RankTest):
         head = {
             CALIBRATED: f"Jointly calibrated, as far as {number} replications can tell.",
             MISCALIBRATED: "Jointly miscalibrated.",
-            UNDECIDED: "Undecided: expected coverage is right, but inference had trouble.",
+            UNDECIDED: "Undecided: expected coverage is right, but inference was unreliable.",
         }[self.verdict]
         lines = [head]
         for name, curve in self.simultaneous.difference.items():
@@ -115,8 +115,8 @@ def tarp(
     model, key, args, kwargs, method, kernel, guide, simulate
         As for `sbc`.
     functional
-        A function of a dictionary of all sites that returns the array between whose values
-        distances are taken. None: all latents.
+        A function of a dictionary of all sites that returns an array; distances are between
+        values of it. None: all latents.
     num_replications, observed
         As for `sbc`.
     level
@@ -168,32 +168,32 @@ def tarp(
     method = limit_draws(choose_method("tarp", method, kernel, guide))
     experiment = prepare("tarp", model, args, kwargs, observed, num_replications, method)
     data_key, other_key, run_key = jax.random.split(validation.random_key(key), 3)
-    drawn = experiment.simulate(data_key, num_replications, model=simulate)
+    simulated = experiment.simulate(data_key, num_replications, model=simulate)
     others = experiment.simulate(other_key, num_replications, model=simulate)
     function = functional or _Flattened(experiment.sites.latents)
     value = Quantities({"value": function}, experiment.shapes())
-    truth, points = experiment.evaluate(value, drawn), experiment.evaluate(value, others)
+    truth, points = experiment.evaluate(value, simulated), experiment.evaluate(value, others)
     deviation = truth.std(0)
     scale = np.where(deviation > 0, deviation, 1).astype(truth.dtype)
-    similar = _most_similar(drawn, others, experiment.sites.data)
-    pair = np.stack([points, points[similar]], axis=1)  # (replications, 2, entries)
-    distance = np.linalg.norm((truth[:, None] - pair) / scale, axis=-1)
+    similar = _most_similar(simulated, others, experiment.sites.data)
+    reference_pair = np.stack([points, points[similar]], axis=1)  # (replications, 2, entries)
+    distance = np.linalg.norm((truth[:, None] - reference_pair) / scale, axis=-1)
     scales = np.broadcast_to(scale, (num_replications, 1, len(scale)))
-    references = np.concatenate([pair, scales], axis=1)
+    references = np.concatenate([reference_pair, scales], axis=1)
     shape = jax.ShapeDtypeStruct(references.shape[1:], references.dtype)
     quantities = Quantities(
         {"distance": _Distances(function)}, {**experiment.shapes(), "references": shape}
     )
     batches = experiment.run(
         run_key,
-        drawn,
+        simulated,
         quantities,
         references=references,
         batch_size=batch_size,
         progress_bar=progress_bar,
     )
     ranked = rank_truths(batches, distance, method, name="tarp")
-    return TARP.of(ranked, [RANDOM, SIMILAR], level)
+    return TARP.from_ranks(ranked, [RANDOM, SIMILAR], level)
 
 
 @dataclass(frozen=True)
@@ -219,12 +219,12 @@ class _Distances:
 
 
 def _most_similar(
-    drawn: Values, others: Values, names: tuple[str, ...]
+    simulated: Values, others: Values, names: tuple[str, ...]
 ) -> Int[np.ndarray, " replications"]:
     """For each data set the most similar one among the others."""
     distance = np.zeros(())
     for name in names:
-        a, b = (np.asarray(of[name], float) for of in (drawn, others))
+        a, b = (np.asarray(of[name], float) for of in (simulated, others))
         a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
         square = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2 * a @ b.T
         distance = distance + square / (np.median(square) or 1.0)

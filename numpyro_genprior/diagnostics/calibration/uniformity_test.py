@@ -1,4 +1,4 @@
-"""Tests of whether ranks are uniform: simultaneous bands, Pearson's χ², and what is wrong."""
+"""Tests of whether ranks are uniform: simultaneous bands, Pearson's χ², kinds of deviation."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class RankTest(Result):
     convergence: Convergence
 
     @classmethod
-    def of(cls, ranked: Ranks, names: list[str], level: float) -> Self:
+    def from_ranks(cls, ranked: Ranks, names: list[str], level: float) -> Self:
         """Test the ranks of the named quantities."""
         ranks, num_draws = dict(zip(names, ranked.ranks.T, strict=True)), ranked.num_draws
         p_values = {name: chi_squared(rank, num_draws) for name, rank in ranks.items()}
@@ -169,14 +169,14 @@ class RankTest(Result):
 
     @property
     def verdict(self) -> str:
-        """``"calibrated"``, ``"miscalibrated"``, or ``"undecided"`` if inference had trouble."""
+        """``"calibrated"``, ``"miscalibrated"``, or ``"undecided"`` if inference was unreliable."""
         if self.failing:
             return MISCALIBRATED
         return CALIBRATED if self.convergence.acceptable else UNDECIDED
 
     @property
     def warnings(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What casts doubt on the inference runs, one sentence each."""
+        """Reasons to doubt the inference runs, one sentence each."""
         return self.convergence.warnings(self.num_draws)
 
     @abstractmethod
@@ -196,27 +196,27 @@ class RankTest(Result):
 
     def to_dataset(self) -> xarray.Dataset:
         """Ranks, p-values and bands, with dimensions quantity, replication and point."""
-        bands, names, one = self.simultaneous, list(self.ranks), ("quantity",)
+        bands, names, by_quantity = self.simultaneous, list(self.ranks), ("quantity",)
         return dataset(
             {
                 "rank": (("quantity", "replication"), np.stack(list(self.ranks.values()))),
                 "difference": (("quantity", "point"), np.stack(list(bands.difference.values()))),
                 "lower": (("point",), bands.lower),
                 "upper": (("point",), bands.upper),
-                "p_value": (one, [bands.p_values[name] for name in names]),
-                "adjusted_p_value": (one, [self.adjusted[name] for name in names]),
-                "chi_squared_p_value": (one, [self.p_values[name] for name in names]),
+                "p_value": (by_quantity, [bands.p_values[name] for name in names]),
+                "adjusted_p_value": (by_quantity, [self.adjusted[name] for name in names]),
+                "chi_squared_p_value": (by_quantity, [self.p_values[name] for name in names]),
             },
             coords={"quantity": names, "point": bands.points},
             attrs={"num_draws": self.num_draws, "level": self.level, "verdict": self.verdict},
         )
 
     def to_datatree(self) -> xarray.DataTree:
-        """What ``arviz_plots.plot_ecdf_pit`` of ArviZ 1.x reads; making it needs no ArviZ.
+        """Ranks in the form that ``arviz_plots.plot_ecdf_pit`` (ArviZ 1.x) reads. Needs no ArviZ.
 
         The group ``prior_sbc`` has a variable for each quantity, its ranks as numbers between 0
-        and 1 (jittered within each rank), with dimensions ``chain`` (one) and ``draw`` (a
-        replication each). Choose among many quantities by ``var_names=``. A "/" in a name
+        and 1 (jittered within each rank), with dimensions ``chain`` (one) and ``draw`` (one
+        for each replication). Choose among many quantities by ``var_names=``. A "/" in a name
         becomes "|".
         """
         import xarray

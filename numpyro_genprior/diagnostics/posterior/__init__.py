@@ -1,1 +1,1 @@
-"""Diagnostics of a posterior: what the data determined, and whether the prior can explain them."""
+"""Diagnostics of a posterior: what the data determined, and whether the prior explains the data."""

@@ -40,9 +40,9 @@ from numpyro_genprior.infer.initial_points import draw_starts
 from numpyro_genprior.infer.posterior import Posterior, site_values
 from numpyro_genprior.priors import Prior
 
-MIN_NOISE_P_VALUE = 0.01  # of the structure of a residual that is plainly noise
-MAX_BEYOND = 3.0  # size of a residual with structure relative to its expectation
-MAX_REFITS, MIN_CHANGE = 30, 0.01  # while the noise is inflated, and the relative change to stop at
+MIN_NOISE_P_VALUE = 0.01  # `structure_p_value` above which a residual is clearly noise
+MAX_BEYOND = 3.0  # size of a residual with structure, relative to what is expected
+MAX_REFITS, MIN_CHANGE = 30, 0.01  # refits with inflated noise; relative change to stop at
 
 
 class Judgement(NamedTuple):
@@ -84,17 +84,17 @@ def adequacy(
     event_scale
         Representation error of the prior per entry of an event, from `estimate_event_scale`. None:
         the decoder noise of a prior among the arguments, if there is just one that has any and the
-        model leaves it out; otherwise none is assumed. Leave it out for models that have it in
-        their likelihood (`MarginalNormal`).
+        model leaves it out; otherwise none is assumed. Leave it out if the likelihood
+        already includes this error (`MarginalNormal`).
     num_starts
-        Descents; use more if the mode is hard to find.
+        Number of descents; use more if the mode is hard to find.
     num_replicates
-        Replicates of the data.
+        Number of replicated data sets, at least 100.
 
     Returns
     -------
     Adequacy
-        ``.verdict`` and the numbers behind it; prints as a finding.
+        ``.verdict`` and the numbers behind it; ``print`` states the finding.
 
     Raises
     ------
@@ -109,12 +109,12 @@ def adequacy(
 
     1. *Adequate* if ``p_value ≥ 0.01`` and ``latent_p_value ≥ 0.001``.
     2. Otherwise the noise is inflated until χ² of the refit is as expected. The likelihood is
-       taken to a power below 1, which for normal noise is the same, and for counts gives
-       overdispersion.
+       raised to a power below 1, which is the same for normal noise and gives overdispersion for
+       counts.
     3. *Out of range* if the latent of the refit is still atypical (p < 0.001); or if the refit
-       explains less than half of the data's variance and its residual is not plainly noise
+       explains less than half of the data's variance and its residual is not clearly noise
        (`structure_p_value` below 0.01, or None); or if the residual has structure (p < 0.001) and
-       is more than three times what the noise and `event_scale` lead to expect.
+       is more than three times as large as expected from the noise and `event_scale`.
     4. Otherwise *noise too small*.
 
     Means of the data are linearised at the mode, with ``M = ∂(mean/sd)/∂ξ = U diag(s) Vᵀ``. With
@@ -122,8 +122,8 @@ def adequacy(
     the residual over data, and `p_value` is uniform.
 
     **Fails when** the search misses the mode: an event in range then looks out of range (raise
-    `num_starts`). Data that are few, or sums over the whole event, cannot show what the prior
-    lacks: an adequate fit then says little, and if no axis of the data is smooth (random
+    `num_starts`). If data are few, or sums over the whole event, they cannot show what the prior
+    lacks: an adequate fit then means little, and if no axis of the data is smooth (random
     projections), strong noise and an event out of range look alike. Noise with tails of infinite
     variance (Student's t of two degrees of freedom or less) fits anything. The matrix M, data
     times latents, is formed.
@@ -346,9 +346,9 @@ def _unreached(fit: Fit) -> dict[str, jax.Array]:
     residual = flatten(fit.residual)
     reached = fit.singular_values > 1e-5 * jnp.max(fit.singular_values)
     basis = jnp.where(reached[None], fit.directions, 0)
-    rest = residual - basis @ (residual @ basis)
-    rest = rest / jnp.maximum(jnp.linalg.norm(rest), jnp.finfo(rest.dtype).tiny)
-    return unflatten(rest, {name: r.shape for name, r in fit.residual.items()})
+    unreached = residual - basis @ (residual @ basis)
+    unreached = unreached / jnp.maximum(jnp.linalg.norm(unreached), jnp.finfo(unreached.dtype).tiny)
+    return unflatten(unreached, {name: r.shape for name, r in fit.residual.items()})
 
 
 def _check(num_starts: int, num_replicates: int) -> None:

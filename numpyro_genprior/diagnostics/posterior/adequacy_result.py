@@ -1,4 +1,4 @@
-"""`Adequacy`: the result of `adequacy`, and what it says in words."""
+"""`Adequacy`: the result of `adequacy`, and its finding in words."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Adequacy(Result):
         of neighbours, along the axes of data in which those of the prior are smooth, and the mean.
         None if no data are smooth.
     beyond
-        Size of that residual relative to what noise and `event_scale` lead to expect; None without
+        Size of that residual relative to that expected from noise and `event_scale`; None without
         an event scale.
     residual
         Pearson residual at the mode, data-shaped (a dictionary if several sites are observed).
@@ -98,16 +98,16 @@ class Adequacy(Result):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences if the noise is too large, or if noise and structure cannot be told apart."""
-        found = []
+        """Sentences if the noise is too large, or indistinguishable from structure."""
+        sentences = []
         if self.p_value > 1 - MIN_P_VALUE:
-            found.append("The noise scale of the model is larger than the residuals show.")
+            sentences.append("The noise scale of the model is larger than the residuals show.")
         if self.verdict != ADEQUATE and self.structure_p_value is None:
-            found.append(
+            sentences.append(
                 "No axis of these data is smooth, so strong noise and an event out of range "
-                "cannot be told apart by the residual's structure."
+                "cannot be distinguished by the residual's structure."
             )
-        return tuple(found)
+        return tuple(sentences)
 
     def __str__(self) -> str:
         lines = [
@@ -149,8 +149,8 @@ class Adequacy(Result):
         improbable = self.refit_latent_p_value < MIN_LATENT_P_VALUE
         if self.explained >= MIN_EXPLAINED and improbable:
             return (
-                "Out of range: the event that explains these data is all but impossible under the "
-                "prior."
+                "Out of range: the event that explains these data is extremely improbable under "
+                "the prior."
             )
         return "Out of range: no event of the prior explains these data."
 
@@ -172,7 +172,7 @@ class Adequacy(Result):
         if self.verdict == OUTSIDE:
             return (
                 "Do not read this posterior as if it described the truth: look at direction and "
-                "residual, check the forward model and the units, and use a prior of such events."
+                "residual, check the forward model and the units, and use a prior for such events."
             )
         return "This does not say that the explanation is right, only that nothing contradicts it."
 
@@ -204,7 +204,7 @@ class Adequacy(Result):
         """Residual and direction by the dimensions of the data, and the numbers without any.
 
         If several sites are observed, the variables are ``residual_<site>`` and
-        ``direction_<site>``, with dimensions of their own.
+        ``direction_<site>``, each with its own dimensions.
         """
         arrays = {}
         for what, parts in (("residual", self.residual), ("direction", self.direction)):

@@ -38,7 +38,7 @@ def coordinates_of_run(
     model = _model(mcmc, name)
     draws = _draws(mcmc, name, num_draws)
     posterior = Posterior(model, mcmc._args, mcmc._kwargs)
-    latents = [place.name for place in posterior.layout.slices]
+    latents = [site_slice.name for site_slice in posterior.layout.slices]
     kept = {name: draws[name] for name in latents if name in draws}
     return posterior, _coordinates(posterior, kept)
 
@@ -73,17 +73,17 @@ def _draws(mcmc: MCMC, name: str, num_draws: int | None) -> dict[str, jax.Array]
         )
     draws: Any = mcmc.get_samples(group_by_chain=True)
     number = next(iter(draws.values())).shape[1]
-    wanted = number if num_draws is None else min(number, num_draws)
-    if wanted < 4:
+    number_kept = number if num_draws is None else min(number, num_draws)
+    if number_kept < 4:
         raise ValueError(
             message(
                 f"{name}: too few draws",
                 expected="at least 4 of each chain",
-                got=wanted,
+                got=number_kept,
                 remedy="raise num_samples of MCMC, or num_draws",
             )
         )
-    rows = np.linspace(0, number - 1, wanted).round().astype(int)
+    rows = np.linspace(0, number - 1, number_kept).round().astype(int)
     return {site: value[:, rows] for site, value in draws.items()}
 
 

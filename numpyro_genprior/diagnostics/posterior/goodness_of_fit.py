@@ -12,13 +12,13 @@ import jax.numpy as jnp
 
 from numpyro_genprior.diagnostics.events import event_names
 from numpyro_genprior.diagnostics.fisher_spectrum import prior_coordinates
-from numpyro_genprior.diagnostics.posterior.pearson import moment, pearson, seen
+from numpyro_genprior.diagnostics.posterior.pearson import moment, pearson, unmasked
 from numpyro_genprior.infer.optimize.minimise import minimise
 from numpyro_genprior.infer.posterior import Posterior
 from numpyro_genprior.sites.model_reader import Trace
 
 NUM_PRIOR_DRAWS, NUM_PROBES = 64, 16
-MIN_SMOOTH_CORRELATION = 0.2  # of neighbours in the prior's own data, if those are smooth
+MIN_SMOOTH_CORRELATION = 0.2  # of neighbours in data simulated from the prior, if smooth
 
 
 class Fit(NamedTuple):
@@ -43,7 +43,7 @@ class Fit(NamedTuple):
         For each site and axis of its data, the correlation of neighbouring residuals; the last
         entry is their mean.
     smooth
-        For each site and axis of its data, whether the prior's own data are smooth there.
+        For each site and axis of its data, whether data drawn from the prior are smooth there.
     """
 
     xi: jax.Array
@@ -62,7 +62,7 @@ class Fit(NamedTuple):
 
 
 class Replicates(NamedTuple):
-    """Statistics of replicated data, which the model made, one row each.
+    """Statistics of data sets replicated by the model, one row each.
 
     Attributes
     ----------
@@ -95,25 +95,25 @@ def examine(posterior: Posterior, xi: jax.Array, key: jax.Array) -> Fit:
     names = posterior.sites.data
     values = {n: jnp.asarray(trace[n]["value"]) for n in names}
     means = _scaled_means(posterior, trace, values)
-    at, push = jax.linearize(means, xi)
+    fitted_means, push = jax.linearize(means, xi)
     data = {n: _scaled(trace, n, values[n]) for n in names}
-    residual = {n: data[n] - at[n] for n in names}
+    residual = {n: data[n] - fitted_means[n] for n in names}
     scale = prior_coordinates(posterior, xi)
     unit = jnp.eye(posterior.size, dtype=xi.dtype)
     rows = jax.vmap(lambda v: flatten(push(scale(v))))(unit)
     u, s, vt = jnp.linalg.svd(rows.T, full_matrices=False)
-    drawn = jax.lax.map(
+    simulated = jax.lax.map(
         lambda key: means(posterior.draw(key)),
         jax.random.split(key, NUM_PRIOR_DRAWS),
         batch_size=16,
     )
-    centre = {n: jnp.mean(drawn[n], 0) for n in names}
+    centre = {n: jnp.mean(simulated[n], 0) for n in names}
     from_mean = sum((jnp.sum((data[n] - centre[n]) ** 2) for n in names), jnp.zeros(()))
-    smooth = [_neighbours({n: drawn[n] - centre[n][None]}, 1) for n in names]
+    smooth = [_neighbours({n: simulated[n] - centre[n][None]}, 1) for n in names]
     smooth = [
         jnp.broadcast_to(jnp.any(along > MIN_SMOOTH_CORRELATION), along.shape) for along in smooth
     ]
-    number = sum(jnp.sum(seen(trace[n]["fn"], values[n].shape)) for n in names)
+    number = sum(jnp.sum(unmasked(trace[n]["fn"], values[n].shape)) for n in names)
     standard = jnp.where(jnp.asarray(posterior.standard_normal), xi, 0.0)
     return Fit(
         xi, residual, u, s, vt @ standard, jnp.asarray(number, xi.dtype), from_mean,
@@ -158,8 +158,8 @@ def _noise(trace: Trace, name: str, shape: tuple[int, ...], key: jax.Array) -> j
     distribution = trace[name]["fn"]
     sample_shape = shape[: max(len(shape) - len(distribution.shape()), 0)]
     with jax.numpy_rank_promotion("allow"):
-        drawn = jnp.asarray(distribution.sample(key, sample_shape))
-        return pearson(distribution, drawn - moment(distribution, "mean", name), name)
+        simulated = jnp.asarray(distribution.sample(key, sample_shape))
+        return pearson(distribution, simulated - moment(distribution, "mean", name), name)
 
 
 @eqx.filter_jit
@@ -200,25 +200,27 @@ def structure(residual: dict[str, jax.Array]) -> jax.Array:
 
 def _neighbours(arrays: dict[str, jax.Array], first: int) -> jax.Array:
     """Correlation of neighbours along each axis from `first` on with more than 3 entries."""
-    found = []
+    correlations = []
     for array in arrays.values():
         total = jnp.maximum(jnp.sum(array**2), jnp.finfo(array.dtype).tiny)
         for axis in range(first, array.ndim):
             if array.shape[axis] > 3:
                 a = jnp.moveaxis(array, axis, -1)
-                found.append(jnp.sum(a[..., 1:] * a[..., :-1]) / total)
-    return jnp.stack(found) if found else jnp.zeros((0,))
+                correlations.append(jnp.sum(a[..., 1:] * a[..., :-1]) / total)
+    return jnp.stack(correlations) if correlations else jnp.zeros((0,))
 
 
 def _scaled_means(
-    posterior: Posterior, at: Trace, values: dict[str, jax.Array]
+    posterior: Posterior, reference: Trace, values: dict[str, jax.Array]
 ) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """The map from coordinates to means of the data, in units of the noise in the trace `at`."""
+    """The map from coordinates to means of the data, in units of the noise in `reference`."""
 
     def means(xi: jax.Array) -> dict[str, jax.Array]:
         trace = posterior.trace(xi)
         return {
-            n: _scaled(at, n, jnp.broadcast_to(moment(trace[n]["fn"], "mean", n), values[n].shape))
+            n: _scaled(
+                reference, n, jnp.broadcast_to(moment(trace[n]["fn"], "mean", n), values[n].shape)
+            )
             for n in values
         }
 

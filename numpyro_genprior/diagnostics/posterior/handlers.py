@@ -41,8 +41,8 @@ class _Weighted(Messenger):
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "sample" and msg["is_observed"]:
-            own = msg["scale"]
-            msg["scale"] = self.weight if own is None else own * self.weight
+            scale = msg["scale"]
+            msg["scale"] = self.weight if scale is None else scale * self.weight
 
 
 class _Moved(Messenger):

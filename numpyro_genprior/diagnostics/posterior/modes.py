@@ -1,4 +1,4 @@
-"""`modes`: which chains of a run sit in the same mode."""
+"""`modes`: which chains of a run are in the same mode."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ONE_MODE, NOT_MIXED, SEPARATE, ONE_CHAIN = "one_mode", "not_mixed", "separate_mo
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ChainModes(Result):
-    """Which chains of a run sit in the same mode. Print it to read the finding.
+    """Which chains of a run are in the same mode. Print it to read the finding.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class ChainModes(Result):
         For each chain the mean of minus the log joint density of coordinates and data, in nats,
         comparable with ``find_map(...).energy``.
     separation
-        For each pair of chains, how well their draws can be told apart: 1/2 not at all, 1 fully.
+        For each pair of chains, how well their draws are separated: 1/2 not at all, 1 fully.
         Two chains are separate above 0.95.
     r_hat
         The largest split r_hat of any coordinate.
@@ -63,7 +63,7 @@ class ChainModes(Result):
     @property
     def verdict(self) -> str:
         """``"one_mode"``, ``"not_mixed"`` (in one mode, but r_hat is above 1.05),
-        ``"separate_modes"`` or ``"one_chain"``, which cannot tell.
+        ``"separate_modes"`` or ``"one_chain"`` (too few chains to compare).
         """
         if len(self.labels) == 1:
             return ONE_CHAIN
@@ -78,12 +78,12 @@ class ChainModes(Result):
             ONE_MODE: (),
             NOT_MIXED: ("The chains have not mixed: run them longer.",),
             SEPARATE: (
-                "Each chain describes its own mode only, and averages over all chains weigh the "
-                "modes by how many chains fell into each, not by their probability (which mean "
+                "Each chain describes its own mode only, and averages over all chains weight the "
+                "modes by how many chains are in each, not by their probability (which mean "
                 "energies do not give, either): sample with ParallelTempering or SMC.",
             ),
             ONE_CHAIN: (
-                "One chain cannot tell whether there are other modes: run several, from separate "
+                "One chain cannot tell whether there are other modes: run several, from different "
                 "starts.",
             ),
         }[self.verdict]
@@ -94,16 +94,16 @@ class ChainModes(Result):
             headline = [f"One chain, of mean energy {self.energies[0]:.2f}."]
         elif self.num_modes == 1:
             headline = [
-                f"{chains} chains sit in one mode, of mean energy {self.energies.mean():.2f}; "
+                f"{chains} chains are in one mode, of mean energy {self.energies.mean():.2f}; "
                 f"r_hat is {self.r_hat:.3f}."
             ]
         else:
-            headline = [f"{chains} chains sit in {self.num_modes} separate modes:"]
+            headline = [f"{chains} chains are in {self.num_modes} separate modes:"]
             lowest = self.energies[list(self.places[0])].mean()
-            for place in self.places:
-                energy = self.energies[list(place)].mean()
+            for members in self.places:
+                energy = self.energies[list(members)].mean()
                 above = f" (+{energy - lowest:.2f})" if energy > lowest else ""
-                names = f"chain{'' if len(place) == 1 else 's'} {', '.join(map(str, place))}"
+                names = f"chain{'' if len(members) == 1 else 's'} {', '.join(map(str, members))}"
                 headline.append(f"  {names}: mean energy {energy:.2f}{above}")
         return "\n".join([*headline, *self.warnings])
 
@@ -133,14 +133,14 @@ class ChainModes(Result):
 
 
 def modes(mcmc: MCMC, *, num_draws: int = 200) -> ChainModes:
-    """Find out which chains of a run sit in the same mode.
+    """Find out which chains of a run are in the same mode.
 
     Draws are expressed in the flat coordinates of `numpyro_genprior.infer.Posterior`. For two
     chains, the first halves of their draws give a direction: the difference of means divided by
     the within-chain variances. Along it the second halves are compared. Two chains are separate if
     more than 95 % of the pairs of draws, one from each, come in the same order (2.3 standard
     deviations for normals). Modes are the connected groups of chains that are not separate, so a
-    chain that visits two modes joins the chains that sit in either.
+    chain that visits two modes joins the chains that are in either.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def modes(mcmc: MCMC, *, num_draws: int = 200) -> ChainModes:
     Returns
     -------
     ChainModes
-        ``.labels``, ``.energies``, ``.num_modes``, ``.verdict``; prints as a finding.
+        ``.labels``, ``.energies``, ``.num_modes``, ``.verdict``; ``print`` states the finding.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def modes(mcmc: MCMC, *, num_draws: int = 200) -> ChainModes:
 
     Notes
     -----
-    **Fails when** all chains sit in one mode and others exist: only other starts, `find_map` or
+    **Fails when** all chains are in one mode and others exist: only other starts, `find_map` or
     `ParallelTempering` can tell. Chains that drift count as separate, too.
 
     References
@@ -217,8 +217,8 @@ def _separation(xi: Float[np.ndarray, "chains draws size"]) -> Float[np.ndarray,
     for a in range(len(xi)):
         for b in range(a):
             difference = mean[a] - mean[b]
-            tiny = np.maximum(1e-12 * difference**2, 1e-300)  # for chains that never moved
-            direction = difference / (variance[a] + variance[b] + tiny)
+            floor = np.maximum(1e-12 * difference**2, 1e-300)  # for chains that never moved
+            direction = difference / (variance[a] + variance[b] + floor)
             one, other = second[a] @ direction, second[b] @ direction
             order = np.sign(one[:, None] - other[None, :])
             result[a, b] = result[b, a] = 0.5 + 0.5 * order.mean()
@@ -226,11 +226,11 @@ def _separation(xi: Float[np.ndarray, "chains draws size"]) -> Float[np.ndarray,
 
 
 def _labels(
-    together: Bool[np.ndarray, "chains chains"], energies: Float[np.ndarray, " chains"]
+    connected: Bool[np.ndarray, "chains chains"], energies: Float[np.ndarray, " chains"]
 ) -> Int[np.ndarray, " chains"]:
     """Number the connected groups of chains by their mean energies."""
-    labels = np.arange(len(together))
-    for a, b in zip(*np.nonzero(together), strict=True):
+    labels = np.arange(len(connected))
+    for a, b in zip(*np.nonzero(connected), strict=True):
         labels[labels == labels[b]] = labels[a]
     groups = sorted(set(labels), key=lambda label: energies[labels == label].mean())
     return np.array([groups.index(label) for label in labels])

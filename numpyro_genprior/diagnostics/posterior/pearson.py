@@ -46,9 +46,9 @@ def pearson(distribution: Distribution, difference: jax.Array, name: str) -> jax
             solve = lambda chol, r: solve_triangular(chol, r, lower=True)  # noqa: E731
             scaled = vectorise(solve, [(chol, 2), (difference, 1)], [1])
         elif isinstance(core, NO_VARIANCE):
-            raise ValueError(_unknown(name, core, "has no variance"))
+            raise ValueError(_unsupported(name, core, "has no variance"))
         elif core.event_shape:
-            raise ValueError(_unknown(name, core, "has correlated entries"))
+            raise ValueError(_unsupported(name, core, "has correlated entries"))
         else:
             variance = moment(distribution, "variance", name)
             scaled = jnp.where(variance > 0, difference / jnp.sqrt(variance), 0.0)
@@ -56,7 +56,7 @@ def pearson(distribution: Distribution, difference: jax.Array, name: str) -> jax
         return scaled if mask is None else jnp.where(mask, scaled, 0.0)
 
 
-def seen(distribution: Distribution, shape: tuple[int, ...]) -> jax.Array:
+def unmasked(distribution: Distribution, shape: tuple[int, ...]) -> jax.Array:
     """Which entries of data of this shape are not masked."""
     mask = _mask(distribution)
     return jnp.ones(shape, bool) if mask is None else jnp.broadcast_to(mask, shape)
@@ -74,7 +74,7 @@ def moment(distribution: Distribution, which: str, name: str) -> jax.Array:
         with jax.numpy_rank_promotion("allow"):
             return jnp.asarray(getattr(distribution, which))
     except NotImplementedError as error:
-        raise ValueError(_unknown(name, unwrap(distribution), f"has no {which}")) from error
+        raise ValueError(_unsupported(name, unwrap(distribution), f"has no {which}")) from error
 
 
 def _mask(distribution: Distribution) -> jax.Array | None:
@@ -82,12 +82,12 @@ def _mask(distribution: Distribution) -> jax.Array | None:
     inner = _mask(distribution.base_dist) if isinstance(distribution, WRAPPERS) else None
     if not isinstance(distribution, dist.MaskedDistribution):
         return inner
-    own = jnp.asarray(distribution._mask)
-    own = jnp.reshape(own, own.shape + (1,) * distribution.event_dim)
-    return own if inner is None else own & inner
+    mask = jnp.asarray(distribution._mask)
+    mask = jnp.reshape(mask, mask.shape + (1,) * distribution.event_dim)
+    return mask if inner is None else mask & inner
 
 
-def _unknown(name: str, core: Distribution, what: str) -> str:
+def _unsupported(name: str, core: Distribution, what: str) -> str:
     return message(
         f"The distribution of site {name!r}, {type(core).__name__}, {what}",
         expected="independent entries with a mean and a variance, or a normal distribution",

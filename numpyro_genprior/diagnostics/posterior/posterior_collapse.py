@@ -39,7 +39,7 @@ class PosteriorCollapse(Result):
     mean, sd
         Posterior moments along each direction, in standard deviations of the prior.
     p_value
-        Of the test that the posterior along a direction is the prior's standard normal.
+        p-value of the test that the posterior along each direction is the prior's standard normal.
     error
         Monte Carlo standard error of the mean along each direction: what the test can resolve.
     state
@@ -185,7 +185,7 @@ def posterior_collapse(
         and those without any (a Dirichlet, for example) are left out. Or draws of standard normal
         latents of shape ``(chains, draws, size)`` (``(draws, size)`` is one chain), as an array or
         a dictionary by site. An `MCMC` knows which of its sites are standard normal under the
-        prior; for a dictionary `var_names` says so.
+        prior; for a dictionary, give them as `var_names`.
     var_names
         Names of the sites to examine, latents and decoder noise (``("x_latent", "x_noise")``).
         None: all of them.
@@ -199,7 +199,7 @@ def posterior_collapse(
     Returns
     -------
     PosteriorCollapse
-        ``.state`` by direction, ``.verdict``; prints as a finding.
+        ``.state`` by direction, ``.verdict``; ``print`` states the finding.
 
     Raises
     ------
@@ -293,8 +293,8 @@ def _ess(values: Float[np.ndarray, "chains draws k"]) -> Float[np.ndarray, " k"]
     data = az.convert_to_dataset({"z": values})
     with np.errstate(all="ignore"):
         ess = np.asarray(az.ess(data, method="mean")["z"])
-    most = values.shape[0] * values.shape[1]
-    return np.clip(np.nan_to_num(ess, nan=1.0), 1.0, most)
+    num_draws = values.shape[0] * values.shape[1]
+    return np.clip(np.nan_to_num(ess, nan=1.0), 1.0, num_draws)
 
 
 Draws = tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]
@@ -314,7 +314,7 @@ def _draws(
 def _draws_of_run(mcmc: MCMC, var_names: Sequence[str] | None) -> Draws:
     posterior, xi = coordinates_of_run(mcmc, "posterior_collapse")
     slices = posterior.layout.slices
-    if not any(place.rule.standard_normal for place in slices):
+    if not any(site_slice.rule.standard_normal for site_slice in slices):
         posterior.require_standard_normal("posterior_collapse")
     chosen = [p.rule.standard_normal and (not var_names or p.name in var_names) for p in slices]
     others = tuple(p.name for p, keep in zip(slices, chosen, strict=True) if not keep)
@@ -348,7 +348,7 @@ def _draws_of_sites(
     if len(set(shapes.values())) > 1 or (by_site and chains > draws):
         raise ValueError(
             message(
-                "posterior_collapse cannot tell chains from draws",
+                "posterior_collapse cannot distinguish chains from draws",
                 expected="sites of shape (chains, draws, ...), with more draws than chains",
                 got=f"(chains, draws) {shapes}",
                 remedy="pass mcmc itself, or mcmc.get_samples(group_by_chain=True); an array of "

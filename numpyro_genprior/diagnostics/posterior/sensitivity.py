@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from numpyro_genprior.diagnostics.fisher_spectrum import (
-    all_fit,
     directions_dense,
     directions_low_rank,
+    jacobian_is_small,
 )
 from numpyro_genprior.diagnostics.posterior.sensitivity_result import Sensitivity
 from numpyro_genprior.errors import message
@@ -49,13 +49,13 @@ def sensitivity(
     args, kwargs
         The model's arguments. Only the shapes of observed values matter.
     rank
-        Find this many directions, matrix-free. None: all of them up to 2048 coordinates and 2·10⁷
-        entries of M, 128 beyond that.
+        Number of directions to find, matrix-free. None: all of them up to 2048 coordinates and
+        2·10⁷ entries of M, 128 beyond that.
 
     Returns
     -------
     Sensitivity
-        Prints as a finding; `numpyro_genprior.plots.sensitivity_spectrum` draws it.
+        ``print`` states the finding; `numpyro_genprior.plots.sensitivity_spectrum` draws it.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def sensitivity(
     """
     posterior = Posterior(model, args, kwargs)
     points = _points(posterior, values.values if isinstance(values, MAPEstimate) else values)
-    if rank is None and not all_fit(posterior):
+    if rank is None and not jacobian_is_small(posterior):
         rank = DEFAULT_RANK
     if rank is None or rank >= posterior.size:
         singular, directions = directions_dense(posterior, points)
@@ -126,21 +126,21 @@ def _points(posterior: Posterior, values: Mapping[str, ArrayLike]) -> jax.Array:
             )
         )
     kept, draws = {}, set()
-    for place in posterior.layout.slices:
-        if place.name not in values:
-            posterior.coordinates(dict(values))  # raises an error that names what is missing
-        value = jnp.asarray(values[place.name])
-        shape = place.value_shape
+    for site_slice in posterior.layout.slices:
+        if site_slice.name not in values:
+            posterior.coordinates(dict(values))  # raises an error that names the missing site
+        value = jnp.asarray(values[site_slice.name])
+        shape = site_slice.value_shape
         if value.shape[value.ndim - len(shape) :] != shape or value.ndim > len(shape) + 1:
             raise ValueError(
                 message(
-                    f"The value of site {place.name!r} has the wrong shape",
+                    f"The value of site {site_slice.name!r} has the wrong shape",
                     expected=f"{shape}, or with one leading dimension of draws",
                     got=value.shape,
                     remedy="give mcmc.get_samples(), without group_by_chain",
                 )
             )
-        kept[place.name] = value
+        kept[site_slice.name] = value
         draws.add(value.shape[: value.ndim - len(shape)])
     if len(draws) != 1:
         raise ValueError(

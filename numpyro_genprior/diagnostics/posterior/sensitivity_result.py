@@ -1,4 +1,4 @@
-"""`Sensitivity`: the result of `sensitivity`, and what follows from its directions."""
+"""`Sensitivity`: the result of `sensitivity`, with event directions and Cramér-Rao bounds."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Sensitivity(Result):
     def fisher(self) -> Float[Array, "size size"]:
         """The Fisher information ``I = MᵀM``, of shape ``(size, size)``.
 
-        Averaged over the points. After a low-rank search it takes one product per coordinate: use
+        Averaged over the points. After a low-rank search it needs one product per coordinate: use
         `fisher_product` for large sizes.
         """
         if self.complete:
@@ -142,8 +142,8 @@ class Sensitivity(Result):
         jax.Array
             Variances, in squared units of the functional: ``1 / s²`` for directions; otherwise
             ``∇f I⁻¹ ∇fᵀ`` for each entry of the functional, in its shape. Infinite for entries
-            that depend on what the data do not see. With `prior`, ``1 + s²`` and ``1 + I`` take
-            the places of ``s²`` and ``I``.
+            that depend on directions that the data do not determine. With `prior`, ``1 + s²`` and
+            ``1 + I`` replace ``s²`` and ``I``.
 
         Raises
         ------
@@ -187,13 +187,14 @@ class Sensitivity(Result):
         )
 
     def __str__(self) -> str:
-        s, num = np.asarray(self.singular_values), self.num_identifiable
+        s, num_identified = np.asarray(self.singular_values), self.num_identifiable
         size, draws = self.posterior.size, len(self.points)
         where = "at one point" if draws == 1 else f"averaged over {draws} draws"
         lines = [
             f"Sensitivity of the data to {number(size, 'latent coordinate')}, {where}: "
-            f"{'at least ' if self._missing else ''}{number(num, 'direction')} identified (s > 1), "
-            f"{size - num if self.complete else 'the others'} "
+            f"{'at least ' if self._missing else ''}{number(num_identified, 'direction')} "
+            f"identified (s > 1), "
+            f"{size - num_identified if self.complete else 'the others'} "
             f"{'not examined' if self._missing else 'left to the prior'}.",
             f"  singular values s: {_listed(s)}",
             f"  posterior over prior sd, 1/√(1 + s²): {_listed(1 / np.sqrt(1 + s**2))}",
@@ -205,7 +206,7 @@ class Sensitivity(Result):
                 f"{self.largest_discarded:.2g}"
             )
         lines += self.warnings
-        if num < size and not self._missing:
+        if num_identified < size and not self._missing:
             lines.append(
                 "What an event shows along directions that are not identified comes from the prior "
                 "alone: look at event_directions."
@@ -306,8 +307,8 @@ def _functional(
 
 def _inverse(squares: Float[Array, " k"]) -> Float[Array, " k"]:
     """``1 / s²``, infinite for values that are zero to rounding."""
-    least = (8 * jnp.finfo(squares.dtype).eps) ** 2 * squares.shape[0] * jnp.max(squares)
-    return jnp.where(squares > least, 1 / jnp.maximum(squares, least), jnp.inf)
+    smallest = (8 * jnp.finfo(squares.dtype).eps) ** 2 * squares.shape[0] * jnp.max(squares)
+    return jnp.where(squares > smallest, 1 / jnp.maximum(squares, smallest), jnp.inf)
 
 
 def _listed(values: np.ndarray) -> str:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Thresholds. KL divergences and information are in nats.
 ACTIVE_VARIANCE = 0.01  # variance of the posterior mean above which a unit is active (Burda et al.)
-ABANDONED_KL, ABANDONED_SENSITIVITY = 0.01, 1.0  # training has given up a unit below both
+ABANDONED_KL, ABANDONED_SENSITIVITY = 0.01, 1.0  # a unit below both was switched off in training
 FAINT_KL = 0.1  # below this a unit contributes little
 ONE_BIT = float(np.log(2))  # KL of all units together below which the latent is hardly used
 MIN_RELATIVE_SQUARE = 1e-4  # without noise: squared sensitivity relative to the largest
@@ -92,7 +92,7 @@ class DecoderCollapse(Result):
     def faint(self) -> Bool[Array, " size"]:
         """For each latent, whether it is active but with a KL below 0.1 nats.
 
-        Without an encoder, ``½ log(1 + s²)`` takes the place of the KL. Always False for a prior
+        Without an encoder, ``½ log(1 + s²)`` replaces the KL. Always False for a prior
         without decoder noise.
         """
         if not self.noise:
@@ -113,20 +113,20 @@ class DecoderCollapse(Result):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence if the encoder learns next to nothing."""
+        """A sentence if the encoder extracts almost no information about events."""
         if self.kl is None or not float(jnp.sum(self.kl)) < ONE_BIT:
             return ()
         advice = (
             ""
             if self.verdict == IGNORED
-            else " Train again with a smaller β, or one that warms up, before you use this prior."
+            else " Train again with a smaller β, or with β warm-up, before you use this prior."
         )
-        return (self._encoder_learns_nothing() + advice,)
+        return (self._no_information() + advice,)
 
-    def _encoder_learns_nothing(self) -> str:
+    def _no_information(self) -> str:
         kl = np.asarray(self.kl)
         return (
-            f"The encoder learns next to nothing of an event: a KL of {kl.sum():.2g} nats over "
+            f"The encoder extracts almost no information: a KL of {kl.sum():.2g} nats over "
             f"{number(len(kl), 'latent')}, {kl.max():.2g} at most (one bit is 0.69)."
         )
 
@@ -134,13 +134,13 @@ class DecoderCollapse(Result):
         return self._ignored() if self.verdict == IGNORED else self._used()
 
     def _ignored(self) -> str:
-        encoder = "" if self.kl is None else f" {self._encoder_learns_nothing()}"
+        encoder = "" if self.kl is None else f" {self._no_information()}"
         return (
             f"The decoder ignores its latent: no unit of {len(self.active)} moves the event "
             f"noticeably (at most {float(jnp.max(self.sensitivity)):.2g} {self.unit} a step)."
             f"{encoder} Every draw is practically the same event"
             + (" plus noise" if self.noise else "")
-            + ", and no data can change it. Train again: with a smaller β or one that warms up, a "
+            + ", and no data can change it. Train again: with a smaller β or β warm-up, a "
             "smaller decoder scale, or a weaker decoder."
         )
 
@@ -219,7 +219,7 @@ def decoder_collapse(
 
     - With decoder noise, a unit is active if this variance exceeds 0.01, the threshold of Burda
       et al. It is not active if the encoder's KL is below 0.01 nats and s_i below 1: training has
-      then given it up, and what is left in the decoder is small and random.
+      then switched it off, and its weights in the decoder are small and random.
     - If the KL of all units together is below one bit (0.69 nats), the latent is hardly used, and
       units with a KL below 0.1 nats and s_i below 1 count as collapsed, too. Without an encoder
       the KL is that of a linear VAE, ``½ log(1 + s²)``.
@@ -240,7 +240,7 @@ def decoder_collapse(
     Returns
     -------
     DecoderCollapse
-        ``.num_active``, ``.verdict``; prints as a finding.
+        ``.num_active``, ``.verdict``; ``print`` states the finding.
 
     Raises
     ------

@@ -138,7 +138,7 @@ class EffectiveDimension(Result):
         return plots.jacobian_spectrum(self, ax=ax)
 
     def to_dataset(self) -> xarray.Dataset:
-        """The spectrum by ``draw`` and ``direction``, and what follows from it by ``draw``."""
+        """The spectrum by ``draw`` and ``direction``, and quantities computed from it."""
         return dataset(
             {
                 "spectrum": (("draw", "direction"), self.spectrum),
@@ -174,7 +174,8 @@ def effective_dimension(
     Returns
     -------
     EffectiveDimension
-        ``.dimension``, ``.condition_number``, ``.log_dets``, ``.verdict``; prints as a finding.
+        ``.dimension``, ``.condition_number``, ``.log_dets``, ``.verdict``; ``print`` states the
+        finding.
 
     Raises
     ------

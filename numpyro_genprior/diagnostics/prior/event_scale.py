@@ -45,11 +45,11 @@ class EventScale(Result):
     scale
         Standard deviation of an entry of the event about the generator's best fit.
     standard_error
-        Of `scale`, from the spread over events.
+        Standard error of `scale`, from the spread over events.
     by_entry
-        The same for each entry, of the event's shape; its root mean square is `scale`.
+        `scale` for each entry, of the event's shape; its root mean square is `scale`.
     errors
-        The same for each held-out event.
+        `scale` for each held-out event, of shape ``(number,)``.
     residuals
         Events minus the generator's best fits, of shape ``(number, *event_shape)``.
     correlation
@@ -88,17 +88,17 @@ class EventScale(Result):
     def __str__(self) -> str:
         errors, entries = np.asarray(self.errors), np.asarray(self.by_entry)
         lines = [
-            f"The generator misses {self.scale:.3g} ± {self.standard_error:.1g} per entry of a "
+            f"The generator's error is {self.scale:.3g} ± {self.standard_error:.1g} per entry of a "
             f"held-out event (standard deviation, {len(errors)} events).",
             f"  by event {errors.min():.3g} to {errors.max():.3g}; by entry {entries.min():.3g} "
             f"to {entries.max():.3g}",
         ]
         if self.own_scale is not None:
-            lines.append(f"  the decoder's own noise says {self.own_scale:.3g}")
+            lines.append(f"  the decoder's own noise is {self.own_scale:.3g}")
         lines += self.warnings
         lines.append(
-            "For events like these, and for the best fits that the search found: other events, or "
-            "a better search, give another number."
+            "This holds for events like these and for the best fits that the search found; other "
+            "events or a better search give another number."
         )
         return "\n".join(lines)
 
@@ -117,7 +117,7 @@ class EventScale(Result):
     def to_dataset(self) -> xarray.Dataset:
         """The errors by ``event`` and by the event's dimensions (``row``, ``col`` of an image)."""
         axes = axis_names(self.by_entry.ndim)
-        own = {} if self.own_scale is None else {"own_scale": ((), self.own_scale)}
+        own_scale = {} if self.own_scale is None else {"own_scale": ((), self.own_scale)}
         return dataset(
             {
                 "scale": ((), self.scale),
@@ -126,7 +126,7 @@ class EventScale(Result):
                 "errors": (("event",), self.errors),
                 "residuals": (("event", *axes), self.residuals),
                 "correlation": (("axis",), list(self.correlation)),
-                **own,
+                **own_scale,
             },
             coords={"axis": list(axes)},
         )
@@ -147,15 +147,15 @@ def estimate_event_scale(
     ----------
     prior
         A prior with an empty batch shape, whose events are images of a smaller latent: a GAN or a
-        VAE. Of a VAE the decoder's mean is taken.
+        VAE. For a VAE, the decoder's mean is used.
     key
         Random key of the starts.
     held_out_events
         Of shape ``(number, *event_shape)``, at least two; a hundred give an error of a few
-        percent. Take them from the population of the data that you will see, not from the training
-        set.
+        percent. They should come from the population of the data that you will see, not from the
+        training set.
     num_starts
-        Descents for each event; the first starts at the encoder's guess if there is an encoder.
+        Number of descents for each event. If there is an encoder, the first starts at its output.
 
     Returns
     -------
@@ -241,8 +241,8 @@ def _estimate(
     residuals = degrees = jnp.zeros(())
     for first_round in (True, False):
         if not first_round:  # try the other starts again, at the scale found so far
-            again = _starts(prior, scale, events, keys, num_starts)
-            xi = jnp.concatenate([xi, again[:, 1:]], 1)
+            new_starts = _starts(prior, scale, events, keys, num_starts)
+            xi = jnp.concatenate([xi, new_starts[:, 1:]], 1)
         for _ in range(MAX_REFITS):
             xi, residuals, num_fitted = _project(prior, scale, events, xi)
             degrees = residuals[0].size - num_fitted
@@ -260,8 +260,8 @@ def _squares(residuals: jax.Array) -> jax.Array:
 
 
 @latent(noise="omit")
-def _blurred(prior: Prior, scale: jax.Array, x: jax.Array) -> None:
-    """A model of an event that the generator meets up to white noise."""
+def _noisy_event(prior: Prior, scale: jax.Array, x: jax.Array) -> None:
+    """A model of an event that equals the generator's up to white noise."""
     event = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(event, scale).to_event(x.ndim), obs=x)
 
@@ -274,7 +274,7 @@ def _starts(
 
     def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
         x, key = pair
-        return draw_starts(Posterior(_blurred, (prior, scale, x)), key, number)[0]
+        return draw_starts(Posterior(_noisy_event, (prior, scale, x)), key, number)[0]
 
     return jax.lax.map(one, (events, keys))
 
@@ -289,7 +289,7 @@ def _project(
 
     def one(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         x, starts = pair
-        posterior = Posterior(_blurred, (prior, scale, x))
+        posterior = Posterior(_noisy_event, (prior, scale, x))
         minima = minimise(posterior, starts, max_steps=100)
         xi = minima.xi[minima.best]
         linear = posterior.linearise(xi)
@@ -340,8 +340,10 @@ def _check_degrees(degrees: jax.Array) -> None:
 def _correlation(residuals: np.ndarray) -> tuple[float, ...]:
     """Correlation of neighbours along each axis of the event."""
     total = np.mean(residuals**2)
-    found = []
+    correlations = []
     for axis in range(1, residuals.ndim):
         r = np.moveaxis(residuals, axis, -1)
-        found.append(float(np.mean(r[..., 1:] * r[..., :-1]) / total) if r.shape[-1] > 1 else 0.0)
-    return tuple(found)
+        correlations.append(
+            float(np.mean(r[..., 1:] * r[..., :-1]) / total) if r.shape[-1] > 1 else 0.0
+        )
+    return tuple(correlations)

@@ -25,11 +25,11 @@ Atom = Var | Literal
 _SLOPES = {"tanh": 1.0, "logistic": 0.25, "sin": 1.0, "cos": 1.0, "erf": 2 / math.sqrt(math.pi),
            "abs": 1.0, "neg": 1.0, "atan": 1.0, "asinh": 1.0}  # fmt: skip
 # Largest slopes, with default arguments, of activations of jax.nn that are several operations.
-_NAMED = {"elu": 1.0, "celu": 1.0, "softplus": 1.0, "leaky_relu": 1.0, "silu": 1.1, "selu": 1.7581,
-          "hard_tanh": 1.0}  # fmt: skip
+_COMPOSITE_SLOPES = {"elu": 1.0, "celu": 1.0, "softplus": 1.0, "leaky_relu": 1.0, "silu": 1.1,
+                     "selu": 1.7581, "hard_tanh": 1.0}  # fmt: skip
 # Operations that keep or move values (stop_gradient changes derivatives only, not values).
-_MOVES = ("reshape transpose squeeze expand_dims rev copy copy_p convert_element_type slice "
-          "stop_gradient real broadcast_in_dim pad").split()  # fmt: skip
+_REARRANGEMENTS = ("reshape transpose squeeze expand_dims rev copy copy_p convert_element_type "
+                   "slice stop_gradient real broadcast_in_dim pad").split()  # fmt: skip
 _CALLS = "pjit jit closed_call core_call custom_jvp_call custom_vjp_call remat2 checkpoint".split()
 
 
@@ -103,7 +103,7 @@ def _rule(equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any])
         return _bound(jaxpr, consts, slopes, known)
     if name in _SLOPES:
         return [_SLOPES[name] * slopes[0]]
-    if name in _MOVES:
+    if name in _REARRANGEMENTS:
         repeats = 1.0
         if name == "broadcast_in_dim":
             size = max(1, _aval(equation.invars[0]).size)
@@ -122,7 +122,7 @@ def _rule(equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any])
         ratio = _aval(equation.invars[0]).size / max(1, _aval(equation.outvars[0]).size)
         return [math.sqrt(ratio) * slopes[0]]
     if name in ("mul", "div") and 0.0 in slopes:
-        return [_scaled(equation, slopes, value)]
+        return [_product_with_constant(equation, slopes, value)]
     if name in ("dot_general", "conv_general_dilated", "channels_last_convolution"):
         return [_linear(equation, slopes, value)]
     raise UnboundedOperation(name)
@@ -143,7 +143,7 @@ def _activation(
 ) -> float | None:
     """The slope of an activation of jax.nn, recognised by its name and its operations."""
     name, inner = equation.params.get("name"), equation.params.get("jaxpr")
-    if name not in _NAMED or any(slopes[1:]):
+    if name not in _COMPOSITE_SLOPES or any(slopes[1:]):
         return None
     arguments = [jax.ShapeDtypeStruct(_aval(atom).shape, _aval(atom).dtype, weak_type=weak)
                  for atom in equation.invars
@@ -154,7 +154,7 @@ def _activation(
     others = [value(atom) for atom in equation.invars[1:]]  # alpha, or the negative slope
     if any(other is None for other in others):
         return None
-    return max([_NAMED[name], *(float(jnp.max(jnp.abs(other))) for other in others)])
+    return max([_COMPOSITE_SLOPES[name], *(float(jnp.max(jnp.abs(other))) for other in others)])
 
 
 def _broadcast(equation: JaxprEqn, index: int, slope: float) -> float:
@@ -162,7 +162,9 @@ def _broadcast(equation: JaxprEqn, index: int, slope: float) -> float:
     return slope * math.sqrt(_aval(equation.outvars[0]).size / size)
 
 
-def _scaled(equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any]) -> float:
+def _product_with_constant(
+    equation: JaxprEqn, slopes: list[float], value: Callable[[Atom], Any]
+) -> float:
     moving = 0 if slopes[0] else 1
     factor = value(equation.invars[1 - moving])
     if factor is None or (equation.primitive.name == "div" and moving == 1):
@@ -235,14 +237,14 @@ def _evaluate(
             outs = _evaluate(inner, inner_consts, operands, found)
         else:
             if name in ("max", "gt", "ge", "lt", "le") and len(operands) == 2:
-                found += _kinked(operands)
+                found += _rectifier_input(operands)
             outs = equation.primitive.bind(*operands, **equation.params)
             outs = outs if equation.primitive.multiple_results else [outs]
         values.update(zip(equation.outvars, outs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _kinked(operands: list[Any]) -> list[jax.Array]:
+def _rectifier_input(operands: list[Any]) -> list[jax.Array]:
     """The operand that is compared with a constant zero, in a list."""
     one, other = operands
     for x, zero in ((one, other), (other, one)):

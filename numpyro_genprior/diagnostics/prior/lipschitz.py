@@ -72,7 +72,7 @@ class Lipschitz(Result):
         """A sentence if there is no upper bound."""
         if math.isfinite(self.bound):
             return ()
-        return (f"There is no upper bound: {self.unbounded} has no known one.",)
+        return (f"There is no upper bound, because none is known for {self.unbounded}.",)
 
     def __str__(self) -> str:
         quantiles = self.quantiles
@@ -95,8 +95,8 @@ class Lipschitz(Result):
             )
         lines += self.warnings
         lines.append(
-            "Two latents can be told apart if the noise is below the largest constant times their "
-            "distance; constants at other draws may be larger."
+            "Two latents can be distinguished if the noise is below the largest constant times "
+            "their distance; constants at other draws may be larger."
         )
         return "\n".join(lines)
 
@@ -158,7 +158,7 @@ def lipschitz(
     Returns
     -------
     Lipschitz
-        ``.max``, ``.quantiles``, ``.bound``, ``.kinks``; prints as a finding.
+        ``.max``, ``.quantiles``, ``.bound``, ``.kinks``; ``print`` states the finding.
 
     Raises
     ------
@@ -234,7 +234,7 @@ def _largest_singular_values(
     points: Float[Array, "draws size"],
     operator: Callable[[jax.Array], ArrayLike],
 ) -> Float[Array, " draws"]:
-    """Of the Jacobian at each point, by subspace iteration."""
+    """Largest singular value of the Jacobian at each point, by subspace iteration."""
     size = posterior.size
     width = min(BLOCK_SIZE, size)
 
@@ -261,8 +261,8 @@ def _count(posterior: Posterior, path: jax.Array) -> tuple[jax.Array, jax.Array]
         signs = jax.lax.map(lambda t: inputs(start + t * (end - start)) > 0, steps)
         return jnp.sum(signs[1:] != signs[:-1])
 
-    crossed = jax.lax.map(segment, (path[:-1], path[1:]))
-    return jnp.sum(crossed), jnp.sum(jnp.linalg.norm(path[1:] - path[:-1], axis=-1))
+    num_changes = jax.lax.map(segment, (path[:-1], path[1:]))
+    return jnp.sum(num_changes), jnp.sum(jnp.linalg.norm(path[1:] - path[:-1], axis=-1))
 
 
 def _kinks(posterior: Posterior, path: jax.Array) -> float | None:
@@ -270,5 +270,5 @@ def _kinks(posterior: Posterior, path: jax.Array) -> float | None:
     inputs = rectified(lambda xi: posterior.values(xi)["x"])
     if jax.eval_shape(inputs, path[0]).size == 0:
         return None
-    crossed, length = _count(posterior, path)
-    return float(crossed / jnp.maximum(length, np.finfo(np.float32).tiny))
+    num_changes, length = _count(posterior, path)
+    return float(num_changes / jnp.maximum(length, np.finfo(np.float32).tiny))

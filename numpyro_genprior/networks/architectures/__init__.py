@@ -1,7 +1,7 @@
 """Small networks that the training loops and the pretrained priors use.
 
 All are Equinox modules with a static configuration of JSON values, so that a file can name the
-architecture and :func:`build` can rebuild it without a skeleton. All are unbatched. Activations
+architecture and :func:`build` can rebuild it without a template. All are unbatched. Activations
 are stored by name, because ``jax.nn`` functions cannot be pickled.
 """
 

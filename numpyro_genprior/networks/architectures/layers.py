@@ -32,6 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def positive_sizes(name: str, values: int | Sequence[int]) -> tuple[int, ...]:
+    """Sizes as a tuple; raises a ValueError unless all are positive."""
     sizes = (values,) if isinstance(values, int) else tuple(int(v) for v in values)
     if any(v < 1 for v in sizes):
         raise ValueError(f"`{name}` must hold positive sizes, got {values}.")
@@ -39,6 +40,7 @@ def positive_sizes(name: str, values: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def activation_name(name: str) -> str:
+    """The name of a known activation; raises a ValueError for any other."""
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(
             f"Unknown activation {name!r}; expected a name among {', '.join(ACTIVATIONS)}. "
@@ -48,6 +50,7 @@ def activation_name(name: str) -> str:
 
 
 def image_shape(event_shape: Sequence[int], stages: int) -> tuple[int, int, int]:
+    """Rows, columns and channels; raises a ValueError unless they can be halved `stages` times."""
     shape = positive_sizes("event_shape", event_shape)
     if len(shape) not in (2, 3):
         raise ValueError(
@@ -82,6 +85,7 @@ class Dense(eqx.Module):
 
 
 def with_condition(z: Array, condition: Array | None, size: int | None) -> Array:
+    """The latent with the condition appended; raises a ValueError if their sizes do not fit."""
     if (condition is None) != (size is None):
         got = "none was given" if condition is None else "one was given"
         raise ValueError(
@@ -100,5 +104,6 @@ def with_condition(z: Array, condition: Array | None, size: int | None) -> Array
 
 
 def loc_and_scale(raw: Array) -> tuple[Array, Array]:
+    """Split the output of an encoder into location and positive scale, each ``(latent_size,)``."""
     loc, scale = jnp.split(raw, 2)
     return loc, jax.nn.softplus(scale) + _MIN_SCALE

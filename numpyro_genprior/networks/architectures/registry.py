@@ -52,8 +52,8 @@ def build(name: str, config: Mapping[str, Any], *, key: PRNGKeyArray | None = No
     config
         The ``config`` of a module of that architecture; lists stand for tuples.
     key
-        Initialises the weights. None uses a fixed key, which suits a skeleton whose weights are
-        replaced at once.
+        Initialises the weights. None uses a fixed key, which suits a template whose weights are
+        replaced.
 
     Returns
     -------

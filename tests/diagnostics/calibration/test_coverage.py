@@ -124,7 +124,7 @@ def test_an_exact_prior_and_a_vae_take_events(key):
     ("options", "match"),
     [
         ({"events": jnp.zeros((20, 8))}, "Stack events along the first dimension"),
-        ({"events": jnp.zeros((4, 2, 4))}, "Take 100 or more"),
+        ({"events": jnp.zeros((4, 2, 4))}, "Use 100 or more"),
         ({"site": "w"}, "Name a recorded event"),
         ({"levels": (0.5, 95.0)}, "Leave levels"),
         ({"functionals": {"z": lambda s: s["x_latent"]}}, "record=True"),

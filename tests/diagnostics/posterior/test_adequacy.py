@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import numpyro_genprior as ngp
-from numpyro_genprior.diagnostics.posterior.pearson import pearson, seen
+from numpyro_genprior.diagnostics.posterior.pearson import pearson, unmasked
 from numpyro_genprior.operators import Blur, Dense, Identity, MarginalNormal, Mask
 
 SHAPE = (8, 8)
@@ -164,9 +164,9 @@ def test_pearson_residuals(rng):
     mask = jnp.array([True, False])
     masked = diagonal.mask(mask)
     np.testing.assert_allclose(pearson(masked, r, "y")[1], 0)
-    assert int(seen(masked, (2, 3)).sum()) == 3
+    assert int(unmasked(masked, (2, 3)).sum()) == 3
     entries = dist.Normal(jnp.zeros((2, 3)), 1.0).mask(jnp.array([True, True, False])).to_event(1)
-    assert int(seen(entries, (2, 3)).sum()) == 4
+    assert int(unmasked(entries, (2, 3)).sum()) == 4
     for heavy in (dist.Cauchy(0.0, 1.0), dist.Dirichlet(jnp.ones(3))):
         with pytest.raises(ValueError, match="posterior predictive draws"):
             pearson(heavy, r[0], "y")
@@ -185,13 +185,13 @@ def test_errors(build, error, words):
 
 
 def test_out_of_range_says_why():
-    """An improbable event of the prior is told apart from one that the prior does not have."""
+    """An improbable event of the prior is distinguished from one that the prior does not have."""
     from numpyro_genprior.diagnostics import Adequacy
 
     def text(explained, refit_latent_p):
         return str(Adequacy("out_of_range", 50.0, 20.0, 0.003, 0.1, 60.0, 9, 1e-6, explained, 1.4,
                              refit_latent_p, 0.5, None, 0.0, 0.0, {}))  # fmt: skip
 
-    assert "all but impossible" in text(0.9, 1e-5)
+    assert "extremely improbable" in text(0.9, 1e-5)
     assert "no event of the prior explains" in text(0.1, 1e-5)
     assert "no event of the prior explains" in text(0.9, 0.5)

@@ -52,7 +52,7 @@ def test_two_modes_and_their_energies(four):
     energy = 0.5 * z**2 + 0.5 * ((z + 0.1) ** 2 - 1.0) ** 2 / 0.01 + np.log(2 * np.pi * 0.1)
     np.testing.assert_allclose(found.energies, energy.mean(1), rtol=1e-4)
     words = str(found)
-    assert "4 chains sit in 2 separate modes" in words
+    assert "4 chains are in 2 separate modes" in words
     assert "chains 0, 2: mean energy" in words
     assert "ParallelTempering" in words
 
@@ -61,7 +61,7 @@ def test_chains_that_agree(four, rng):
     found = modes(with_draws(rng.normal(size=(3, 150)), four))
     assert found.num_modes == 1
     assert found.r_hat < 1.05
-    assert "3 chains sit in one mode" in str(found)
+    assert "3 chains are in one mode" in str(found)
 
 
 def test_one_chain_cannot_tell(four, rng):

@@ -97,7 +97,10 @@ def test_after_inference(key):
         (np.zeros(5), "no dimension of latents"),
         ({"x_latent": np.zeros((300, 10, 3))}, "group_by_chain=True"),  # a plate of 10
         ({"x": np.zeros((2, 50, 3)), "x_latent": np.zeros((2, 50, 3))}, "Name them, var_names"),
-        ({"a": np.zeros((2, 50, 3)), "b": np.zeros((2, 50))}, "cannot tell chains from draws"),
+        (
+            {"a": np.zeros((2, 50, 3)), "b": np.zeros((2, 50))},
+            "cannot distinguish chains from draws",
+        ),
     ],
 )
 def test_mistakes_in_draws(draws, match):

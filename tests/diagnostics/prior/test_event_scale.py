@@ -43,7 +43,7 @@ def test_event_scale_of_digits():
     tau = ngp.diagnostics.estimate_event_scale(DIGITS, jax.random.key(0), real(40), num_starts=1)
     assert tau.own_scale == pytest.approx(float(DIGITS.scale), rel=1e-5)
     assert float(tau) == pytest.approx(tau.own_scale, rel=0.15)  # trained by maximum likelihood
-    assert "own noise says" in str(tau)
+    assert "own noise is" in str(tau)
 
 
 @pytest.mark.parametrize(
