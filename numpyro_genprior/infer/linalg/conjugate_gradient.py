@@ -1,4 +1,4 @@
-"""Conjugate gradients that stop by a bound of the error, from a bound of the spectrum below."""
+"""Conjugate gradients that stop by a bound of the error, given a lower bound of eigenvalues."""
 
 from __future__ import annotations
 
@@ -175,14 +175,14 @@ def solve(
     -----
     The squared error is at most ``|r|⁴ / |p|²``, with residual r and direction p, if no eigenvalue
     of M is below 1 (Meurant and Tichý 2013, *On computing quadrature-based bounds for the A-norm of
-    the error in conjugate gradients*). A bound of the residual is too strict if the
-    data are precise: the residual may be √|M| times the error.
+    the error in conjugate gradients*). A bound of the residual is too strict if the data are
+    precise: the residual may be √|M| times the error.
 
     **Source** of the iteration: M. R. Hestenes & E. Stiefel, "Methods of conjugate gradients for
     solving linear systems", J. Res. NBS 49 (1952).
 
-    **Fails when** M is so large that its products are rounding error: the relative error
-    then stays at or above about √|M| times the floating-point precision.
+    **Fails when** M is so large that its products are rounding error: the relative error then
+    stays at or above about √|M| times the floating-point precision.
     """
     bound = jnp.asarray(error, rhs.dtype) ** 2
 
