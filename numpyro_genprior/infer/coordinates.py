@@ -12,7 +12,7 @@ distribution                             value                                  
                                          prior's latent
 ``TransformedDistribution``              transforms applied to the base's value  N(0, I)
 distributions with a quantile function   F⁻¹(Φ(ξ)), by the smaller tail          N(0, I)
-all others                               NumPyro's ``biject_to(support)(ξ)``     another one
+all others                               NumPyro's ``biject_to(support)(ξ)``     not N(0, I)
 =======================================  ======================================  ==============
 
 NumPyro needs TensorFlow Probability (which the extra ``distrax`` installs) for the quantile

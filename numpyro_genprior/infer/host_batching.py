@@ -115,8 +115,8 @@ def host_values(posterior: Posterior, xi: jax.Array | np.ndarray) -> dict[str, n
     Returns
     -------
     dict
-        For each site an array of shape ``(draws, *site_shape)``. The
-        draws of a large event are never on the device all together.
+        For each site an array of shape ``(draws, *site_shape)``. The draws of a large event are
+        never on the device all together.
     """
     number = xi.shape[0]
     shapes = jax.eval_shape(posterior.values, jax.ShapeDtypeStruct((posterior.size,), xi.dtype))

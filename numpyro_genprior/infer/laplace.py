@@ -69,8 +69,8 @@ class AutoFisherLaplace(AutoContinuous):
     -----
     **Density** exact, of the Gaussian: ``N(u; û, (B + JᵀJ)⁻¹)``. Where the likelihood's parameters
     are linear in u and the prior is Gaussian, it is the posterior. Elsewhere the precision is
-    that of the Gauss-Newton approximation, positive definite everywhere. The dense form
-    does not square a J that fits into memory; the low-rank one does not form J.
+    that of the Gauss-Newton approximation, positive definite everywhere. The dense form does not
+    square a J that fits into memory; the low-rank one does not form J.
 
     **Fails when** the posterior has several modes (it knows one: see `find_map`) or is far from
     Gaussian: compare with NUTS.
@@ -157,9 +157,8 @@ class AutoFisherLaplace(AutoContinuous):
         self.posterior = Posterior(self.model, args, kwargs, unconstrained=True)
         layout = self.posterior.layout
         index = [np.arange(layout[name].start, layout[name].stop) for name in self._init_locs]
-        self._order = np.concatenate(
-            index
-        )  # positions of the guide's coordinates in the posterior's
+        # Positions of the guide's coordinates in the posterior's.
+        self._order = np.concatenate(index)
 
     def _to_posterior(self, loc: jax.Array) -> jax.Array:
         return loc[..., np.argsort(self._order)]

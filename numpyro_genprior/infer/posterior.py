@@ -241,8 +241,8 @@ class Posterior(eqx.Module):
     def whitened(self, xi: jax.Array) -> jax.Array:
         """Likelihood parameters θ(ξ), whitened by their Fisher information F at `xi`.
 
-        The Jacobian of this function at `xi` is ``F^(1/2) ∂θ/∂ξ``; its value by
-        itself has no meaning. See `numpyro_genprior.infer.fisher`.
+        The Jacobian of this function at `xi` is ``F^(1/2) ∂θ/∂ξ``; its value by itself
+        has no meaning. See `numpyro_genprior.infer.fisher`.
 
         Returns
         -------

@@ -101,7 +101,7 @@ class Blur(Operator):
     The transfer function is ``exp(-2 π² Σ width² f²)`` with f in cycles per pixel: the
     kernel sums to 1, whatever the width.
 
-    **Fails when** the image is not periodic: the kernel then extends beyond its edge, see
+    **Fails when** the image is not periodic and the kernel extends beyond its edge, see
     `Convolution`.
 
     Examples

@@ -16,7 +16,7 @@ from numpyro.distributions.util import validate_sample
 
 from numpyro_genprior import validation
 from numpyro_genprior.errors import message
-from numpyro_genprior.operators.operator import Operator, shaped
+from numpyro_genprior.operators.operator import Operator, require_shape
 from numpyro_genprior.priors.vectorise import vectorise
 
 
@@ -111,7 +111,7 @@ class MarginalNormal(Distribution):
                     remedy="wrap a matrix: ngp.operators.Dense(A, event_shape=prior.event_shape)",
                 )
             )
-        loc = shaped(event_loc, operator.event_shape, "event_loc")
+        loc = require_shape(event_loc, operator.event_shape, "event_loc")
         scales = [_scale(event_scale, "event_scale"), _scale(noise_scale, "noise_scale")]
         lead = loc.shape[: loc.ndim - len(operator.event_shape)]
         try:
@@ -164,7 +164,7 @@ class MarginalNormal(Distribution):
     @validate_sample
     def log_prob(self, value: ArrayLike, intermediates: list | None = None) -> jax.Array:
         """Log density of data of shape ``(..., *event_shape)``."""
-        value = shaped(value, self.event_shape, "Data")
+        value = require_shape(value, self.event_shape, "Data")
 
         def log_prob(element: _BatchElement, y: jax.Array) -> jax.Array:
             c = element.gram.analyse(y - element.data_mean)
@@ -197,7 +197,7 @@ class MarginalNormal(Distribution):
         residual
             Differences of data, of shape ``(..., *event_shape)``.
         """
-        residual = shaped(residual, self.event_shape, "Data")
+        residual = require_shape(residual, self.event_shape, "Data")
 
         def whiten(element: _BatchElement, r: jax.Array) -> jax.Array:
             return element.gram.synthesise(element.gram.analyse(r) / jnp.sqrt(element.variances))
@@ -219,7 +219,7 @@ class MarginalNormal(Distribution):
         jax.Array
             Of shape ``(..., *operator.event_shape)``, broadcast with the batch shape.
         """
-        data = shaped(data, self.event_shape, "Data")
+        data = require_shape(data, self.event_shape, "Data")
         dims = len(self.operator.event_shape)
         return self.over_batch(
             lambda element, y: element.updated(element.event_loc, y), [(data, self.event_dim)], dims
@@ -253,7 +253,7 @@ class MarginalNormal(Distribution):
         Journel, Huijbregts, Mining geostatistics, 1978. Doucet, A note on efficient conditional
         simulation of Gaussian distributions, 2010.
         """
-        data = shaped(data, self.event_shape, "Data")
+        data = require_shape(data, self.event_shape, "Data")
         lead = jnp.broadcast_shapes(data.shape[: data.ndim - self.event_dim], self.batch_shape)
         lead = (*sample_shape, *lead)
         keys = jax.random.split(validation.random_key(key))
@@ -264,8 +264,8 @@ class MarginalNormal(Distribution):
         def draw(
             element: _BatchElement, y: jax.Array, xi: jax.Array, noise: jax.Array
         ) -> jax.Array:
-            first = element.event_loc + element.event_scale * xi
-            return element.updated(first, y - element.noise_scale * noise)
+            x0 = element.event_loc + element.event_scale * xi
+            return element.updated(x0, y - element.noise_scale * noise)
 
         arguments = [(data, self.event_dim), (xi, dims), (noise, self.event_dim)]
         return self.over_batch(draw, arguments, dims)

@@ -73,7 +73,7 @@ class Operator(eqx.Module):
         jax.Array
             Of shape ``(..., *data_shape)``.
         """
-        x = shaped(event, self.event_shape, "An event")
+        x = require_shape(event, self.event_shape, "An event")
         return vectorise(self._apply, [(x, len(self.event_shape))], [len(self.data_shape)])
 
     def adjoint(self, data: ArrayLike) -> jax.Array:
@@ -89,7 +89,7 @@ class Operator(eqx.Module):
         jax.Array
             Of shape ``(..., *event_shape)``.
         """
-        y = shaped(data, self.data_shape, "Data")
+        y = require_shape(data, self.data_shape, "Data")
         return vectorise(self._adjoint, [(y, len(self.data_shape))], [len(self.event_shape)])
 
     def matrix(self) -> jax.Array:
@@ -197,7 +197,7 @@ def _product_gram(outer: Operator, inner: Operator) -> Gram:
     return gram_of(inner.adjoint(outer.adjoint(unit)).reshape(size, -1), outer.data_shape)
 
 
-def shaped(value: ArrayLike, shape: tuple[int, ...], what: str) -> jax.Array:
+def require_shape(value: ArrayLike, shape: tuple[int, ...], what: str) -> jax.Array:
     """A float array whose trailing dimensions are `shape`.
 
     Raises

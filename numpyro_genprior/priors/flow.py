@@ -213,7 +213,7 @@ def _adapter(flow: object) -> FlowAdapter[Any]:
     if adapter is None:
         raise TypeError(
             message(
-                "FlowPrior does not know this flow",
+                "FlowPrior does not support this flow",
                 expected="a FlowJAX distribution or bijection, a Distrax bijector, or a NumPyro "
                 "transform",
                 got=f"{type(flow).__module__}.{type(flow).__name__}",
@@ -283,7 +283,7 @@ def _support(
         if found is None:
             raise ValueError(
                 message(
-                    "FlowPrior cannot tell where the events of this flow live",
+                    "FlowPrior cannot infer where the events of this flow live",
                     expected="support=",
                     got="none",
                     remedy="pass e.g. support=constraints.unit_interval, or constraints.real",

@@ -192,7 +192,7 @@ def read_model(
         model may look at its data.
     inspect
         Called with the result and the trace while the model is traced, for what only the trace
-        has (distributions). Its arrays are tracers: keep nothing of them but shapes and dtypes.
+        has (distributions). Its arrays are tracers: keep only their shapes and dtypes.
 
     Examples
     --------

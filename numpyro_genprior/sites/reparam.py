@@ -124,7 +124,7 @@ class LatentReparam(Reparam):
         return self.noise
 
     def _latent(self, event: str, latent: Distribution) -> ArrayLike:
-        """Sample the latent of an event, or decode it if it has itself no density."""
+        """Sample the latent of an event, or decode it if it has no density itself."""
         name, nested = f"{event}_latent", unwrap(latent)
         events = (event, *self._outer_events)
         if not isinstance(nested, Prior) or not needs_latent(nested, self.explicit):

@@ -34,6 +34,8 @@ from numpyro_genprior.train.loop import (
 
 __all__ = ["fit_gan"]
 
+Function = Callable[..., Any]  # of parameters, a network or a loss
+
 _MIN_COVERAGE = 0.3
 _MIN_DIVERSITY = 0.6
 _MAX_VAL_ROWS = 2000  # pairwise distances of more rows need memory and add little
@@ -138,18 +140,11 @@ def fit_gan(
         raise ValueError(f"`ema` must lie in [0, 1), got {ema}; 0.999 is usual.")
     if penalty < 0.0:
         raise ValueError(f"`penalty` must not be negative, got {penalty}; 1 is usual.")
-    event_shape = events.shape[1:]
     split_key, net_key, val_key, run_key = jr.split(typed_key(key), 4)
     train_rows, val_rows = split_rows(
         split_key, events.shape[0], batch_size=batch_size, val_fraction=val_fraction, min_val=2
     )  # distances among them need two
-    generator_key, critic_key = jr.split(net_key)
-    if generator is None:
-        output = output_activation(events)
-        generator = MLPDecoder(latent_size, event_shape, output=output, key=generator_key)
-    if critic is None:
-        critic = MLPCritic(event_shape, key=critic_key)
-    _check_nets(generator, critic, latent_size, event_shape)
+    generator, critic = _complete_nets(generator, critic, events, latent_size, net_key)
     gen, gen_static = partition(generator)
     cri, cri_static = partition(critic)
     if optimizer is None:
@@ -159,6 +154,43 @@ def fit_gan(
     noise_key, augment_key = jr.split(val_key)
     val_events = augmented(augment, augment_key, events[val_rows[:_MAX_VAL_ROWS]])
     val_latents = jr.normal(noise_key, (val_events.shape[0], latent_size))
+
+    generate, apply_critic, critic_loss, generator_loss = _networks_and_losses(
+        gen_static, cri_static, penalty
+    )
+    step = _training_step(
+        generate, critic_loss, generator_loss, optimiser, augment, latent_size, ema
+    )
+
+    def evaluate(state: PyTree, data: PyTree) -> dict[str, Array]:
+        _, val_events, val_latents = data
+        _, cri, _, _, average, _ = state
+        fake = generate(average, val_latents)
+        val = jnp.mean(jax.nn.softplus(apply_critic(cri, fake) - apply_critic(cri, val_events)))
+        return {"val": val, "distance": energy_distance(fake, val_events)}
+
+    epochs = Epochs(step, evaluate, lambda state: state[4], select="distance")
+    run = epochs.run(
+        run_key,
+        (gen, cri, optimiser.init(gen), optimiser.init(cri), gen, jnp.asarray(0.0)),
+        (events, val_events, val_latents),
+        train_rows,
+        batch_size=batch_size,
+        max_epochs=max_epochs,
+        patience=patience,
+        show_progress=show_progress,
+        description="fit_gan",
+    )
+    samples = jax.jit(generate)(run.weights, val_latents)
+    diagnostics, warned = _check_collapse(samples, val_events)
+    prior = GANPrior(eqx.combine(run.weights, gen_static), latent_size)
+    return fit_result(prior, run, diagnostics, warned)
+
+
+def _networks_and_losses(
+    gen_static: PyTree, cri_static: PyTree, penalty: float
+) -> tuple[Function, Function, Function, Function]:
+    """The generator, the critic and their losses, as functions of the trained parameters."""
 
     def generate(gen: PyTree, z: Array) -> Array:
         return jax.vmap(eqx.combine(gen, gen_static))(z)
@@ -181,6 +213,20 @@ def fit_gan(
         return jnp.mean(
             jax.nn.softplus(apply_critic(cri, real) - apply_critic(cri, generate(gen, z)))
         )
+
+    return generate, apply_critic, critic_loss, generator_loss
+
+
+def _training_step(
+    generate: Function,
+    critic_loss: Function,
+    generator_loss: Function,
+    optimiser: optax.GradientTransformation,
+    augment: Augment | None,
+    latent_size: int,
+    ema: float,
+) -> Function:
+    """One step of critic, generator and the moving average of the generator's weights."""
 
     def step(
         state: PyTree, data: PyTree, rows: Array, key: PRNGKeyArray
@@ -208,29 +254,26 @@ def fit_gan(
             "generator": gen_value,
         }
 
-    def evaluate(state: PyTree, data: PyTree) -> dict[str, Array]:
-        _, val_events, val_latents = data
-        _, cri, _, _, average, _ = state
-        fake = generate(average, val_latents)
-        val = jnp.mean(jax.nn.softplus(apply_critic(cri, fake) - apply_critic(cri, val_events)))
-        return {"val": val, "distance": energy_distance(fake, val_events)}
+    return step
 
-    epochs = Epochs(step, evaluate, lambda state: state[4], select="distance")
-    run = epochs.run(
-        run_key,
-        (gen, cri, optimiser.init(gen), optimiser.init(cri), gen, jnp.asarray(0.0)),
-        (events, val_events, val_latents),
-        train_rows,
-        batch_size=batch_size,
-        max_epochs=max_epochs,
-        patience=patience,
-        show_progress=show_progress,
-        description="fit_gan",
-    )
-    samples = jax.jit(generate)(run.weights, val_latents)
-    diagnostics, warned = _check_collapse(samples, val_events)
-    prior = GANPrior(eqx.combine(run.weights, gen_static), latent_size)
-    return fit_result(prior, run, diagnostics, warned)
+
+def _complete_nets(
+    generator: Callable[..., Any] | None,
+    critic: Callable[..., Any] | None,
+    events: Array,
+    latent_size: int,
+    key: PRNGKeyArray,
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The given networks, or default ones, with their shapes checked."""
+    generator_key, critic_key = jr.split(key)
+    event_shape = events.shape[1:]
+    if generator is None:
+        output = output_activation(events)
+        generator = MLPDecoder(latent_size, event_shape, output=output, key=generator_key)
+    if critic is None:
+        critic = MLPCritic(event_shape, key=critic_key)
+    _check_nets(generator, critic, latent_size, event_shape)
+    return generator, critic
 
 
 def _check_collapse(samples: Array, held_out: Array) -> tuple[dict[str, float], tuple[str, ...]]:

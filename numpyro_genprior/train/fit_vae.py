@@ -163,22 +163,7 @@ def fit_vae(
     log_scale = jnp.log(jnp.std(events[train_rows])) if learnt else None
     params, static = partition((decoder, encoder, log_scale))
 
-    def loss(params: PyTree, events: Array, rows: Array, key: PRNGKeyArray) -> Array:
-        decoder, encoder, log_scale = eqx.combine(params, static)
-        augment_key, noise_key = jr.split(key)
-        x = augmented(augment, augment_key, events[rows])
-        loc, sd = jax.vmap(encoder)(x)
-        z = loc + sd * jr.normal(noise_key, loc.shape)
-        out = jax.vmap(decoder)(z)
-        if two_outputs:
-            mean, spread = out
-        else:
-            mean, spread = out, jnp.asarray(scale) if log_scale is None else jnp.exp(log_scale)
-        residual = (x - mean) / spread
-        terms = 0.5 * residual**2 + jnp.log(spread) + 0.5 * _LOG_2PI
-        distortion = jnp.sum(terms.reshape(x.shape[0], -1), axis=1)
-        return jnp.mean(distortion + beta * jax.vmap(gaussian_kl)(loc, sd))
-
+    loss = _negative_elbo(static, two_outputs, scale, beta, augment)
     optimiser = adam(learning_rate, optimizer)
 
     def step(
@@ -208,6 +193,30 @@ def fit_vae(
     fitted = scale if log_scale is None else jnp.exp(log_scale)
     prior = VAEPrior(decoder, latent_size, scale=fitted, encoder=encoder)
     return fit_result(prior, run)
+
+
+def _negative_elbo(
+    static: PyTree, two_outputs: bool, scale: float | None, beta: float, augment: Augment | None
+) -> Callable[[PyTree, Array, Array, PRNGKeyArray], Array]:
+    """The loss: minus the evidence lower bound, averaged over rows, with one draw of z per row."""
+
+    def loss(params: PyTree, events: Array, rows: Array, key: PRNGKeyArray) -> Array:
+        decoder, encoder, log_scale = eqx.combine(params, static)
+        augment_key, noise_key = jr.split(key)
+        x = augmented(augment, augment_key, events[rows])
+        loc, sd = jax.vmap(encoder)(x)
+        z = loc + sd * jr.normal(noise_key, loc.shape)
+        out = jax.vmap(decoder)(z)
+        if two_outputs:
+            mean, spread = out
+        else:
+            mean, spread = out, jnp.asarray(scale) if log_scale is None else jnp.exp(log_scale)
+        residual = (x - mean) / spread
+        terms = 0.5 * residual**2 + jnp.log(spread) + 0.5 * _LOG_2PI
+        distortion = jnp.sum(terms.reshape(x.shape[0], -1), axis=1)
+        return jnp.mean(distortion + beta * jax.vmap(gaussian_kl)(loc, sd))
+
+    return loss
 
 
 def _check_nets(

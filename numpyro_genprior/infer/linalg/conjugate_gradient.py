@@ -1,4 +1,4 @@
-"""Conjugate gradients that stop by a bound of the error, from a bound of the spectrum below."""
+"""Conjugate gradients that stop by a bound of the error, given a lower bound of eigenvalues."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ class ConjugateGradient(lineax.AbstractLinearSolver[lineax.AbstractLinearOperato
     >>> M = jnp.diag(jnp.array([1.0, 4.0, 9.0]))
     >>> operator = lineax.MatrixLinearOperator(M, lineax.positive_semidefinite_tag)
     >>> solver = ConjugateGradient(rtol=1e-4, atol=0.0)
-    >>> lineax.linear_solve(operator, jnp.ones(3), solver).value.round(3)
-    Array([1.   , 0.25 , 0.111], dtype=float32)
+    >>> x = lineax.linear_solve(operator, jnp.ones(3), solver).value
+    >>> [f"{value:.3f}" for value in x]
+    ['1.000', '0.250', '0.111']
     """
 
     rtol: ScalarLike
@@ -74,10 +75,10 @@ class ConjugateGradient(lineax.AbstractLinearSolver[lineax.AbstractLinearOperato
         vector: PyTree[Array],
         options: dict[str, Any],
     ) -> tuple[PyTree[Array], lineax.RESULTS, dict[str, Any]]:
-        right, unravel = ravel_pytree(vector)
+        rhs, unravel = ravel_pytree(vector)
         found = solve(
             lambda v: ravel_pytree(state.mv(unravel(v)))[0],
-            right,
+            rhs,
             error=self.atol,
             relative=self.rtol,
             smallest=self.smallest,
@@ -148,7 +149,7 @@ class _State(NamedTuple):
 
 def solve(
     metric: Callable[[jax.Array], jax.Array],
-    right: Float[Array, "*systems n"],
+    rhs: Float[Array, "*systems n"],
     *,
     error: ScalarLike,
     relative: ScalarLike = 0.0,
@@ -161,7 +162,7 @@ def solve(
     ----------
     metric
         Products with M, over the last dimension.
-    right
+    rhs
         b, of shape ``(..., n)``: leading dimensions are systems, solved in lock-step.
     error, relative
         Stop once the error e has eᵀMe at most ``error²``, or ``relative²`` times xᵀMx. In units
@@ -175,16 +176,16 @@ def solve(
     -----
     The squared error is at most ``|r|⁴ / |p|²``, with residual r and direction p, if no eigenvalue
     of M is below 1 (Meurant and Tichý 2013, *On computing quadrature-based bounds for the A-norm of
-    the error in conjugate gradients*). A bound of the residual is too strict if the
-    data are precise: the residual may be √|M| times the error.
+    the error in conjugate gradients*). A bound of the residual is too strict if the data are
+    precise: the residual may be √|M| times the error.
 
     **Source** of the iteration: M. R. Hestenes & E. Stiefel, "Methods of conjugate gradients for
     solving linear systems", J. Res. NBS 49 (1952).
 
-    **Fails when** M is so large that its products are rounding error: the relative error
-    then stays at or above about √|M| times the floating-point precision.
+    **Fails when** M is so large that its products are rounding error: the relative error then
+    stays at or above about √|M| times the floating-point precision.
     """
-    bound = jnp.asarray(error, right.dtype) ** 2
+    bound = jnp.asarray(error, rhs.dtype) ** 2
 
     def meets_bound(share: jax.Array, square: jax.Array, x_square: jax.Array) -> jax.Array:
         return share * square <= smallest * jnp.maximum(bound, relative**2 * x_square)
@@ -214,13 +215,13 @@ def solve(
             count=s.count + 1,
         )
 
-    square = _dot(right, right)
+    square = _dot(rhs, rhs)
     zero, one = jnp.zeros_like(square), jnp.ones_like(square)
     solved = meets_bound(one, square, zero)
     first = _State(
-        x=jnp.zeros_like(right),
-        residual=right,
-        direction=right,
+        x=jnp.zeros_like(rhs),
+        residual=rhs,
+        direction=rhs,
         square=square,
         share=one,
         x_square=zero,

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from numpyro_genprior.infer.host_batching import host_values
+from numpyro_genprior.infer.host_batching import MAX_BATCH_ELEMENTS, host_values
 from numpyro_genprior.infer.mgvi.step import (
-    MAX_BATCH_ELEMENTS,
     Settings,
     Step,
     jit_sample_residuals,
@@ -62,7 +61,7 @@ class MGVIResult(Result):
 
     Notes
     -----
-    **Fails when** the posterior is not nearly Gaussian, which `warnings` cannot tell: see `MGVI`.
+    **Fails when** the posterior is far from Gaussian, which `warnings` does not detect: see `MGVI`.
     """
 
     xi: jax.Array

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from numpyro_genprior.infer.host_batching import MAX_BATCH_ELEMENTS
 from numpyro_genprior.infer.linalg.conjugate_gradient import solve
 from numpyro_genprior.infer.optimize.minimiser import rounding_error
 from numpyro_genprior.infer.posterior import Linearised, Posterior
@@ -17,9 +18,6 @@ from numpyro_genprior.infer.posterior import Linearised, Posterior
 INITIAL_SCALE = 0.1  # standard deviation of the initial mean, in prior standard deviations
 MAX_HALVINGS = 10  # of a Newton step, before it is rejected
 NEWTON_ERROR = 0.1  # of a Newton step, as a fraction of its length
-MAX_BATCH_ELEMENTS = (
-    2**23
-)  # numbers in all samples together; above it they are evaluated one by one
 
 OutputT = TypeVar("OutputT")
 

@@ -205,7 +205,7 @@ def _combine(
 
     It points along a kink and not across it, and minimises ``aᵀ(M + λ)⁻¹a / 2`` plus the
     error of the linear model, which keeps out gradients from far away (those of a step that was
-    merely too long).
+    only too long).
     """
     error = jnp.abs(error)
     change = gradient - model.gradient

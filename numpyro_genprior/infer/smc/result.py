@@ -63,7 +63,7 @@ class SMCResult(Result):
 
     Notes
     -----
-    **Fails when** a mode was never reached, which `warnings` cannot tell: see `SMC`.
+    **Fails when** a mode was never reached, which `warnings` does not detect: see `SMC`.
     """
 
     log_evidence: float

@@ -109,7 +109,7 @@ class SMC:
         if moves not in MAX_MOVES:
             raise ValueError(
                 message(
-                    "SMC does not know these moves",
+                    "Unknown moves for SMC",
                     expected=" or ".join(map(repr, MAX_MOVES)),
                     got=repr(moves),
                     remedy="use 'hmc', or 'rwm' for a model without gradients",

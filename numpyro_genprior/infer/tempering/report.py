@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpyro_genprior.infer.tempering.kernel import TemperingState
 
-MIN_ROUND_TRIPS = 10  # of an ensemble; with fewer, modes have hardly been compared
+MIN_ROUND_TRIPS = 10  # of an ensemble; with fewer, the weights of modes are unreliable
 MAX_MEAN_REJECTION = 0.6  # of swaps
 MIN_ACCEPTANCE = 0.5  # mean, of local moves
 MIN_ENSEMBLES = 4  # to estimate the error of the evidence from the spread between ensembles

@@ -125,7 +125,7 @@ def test_a_rougher_prior_is_slower_for_a_smooth_truth(key):
     ]  # fmt: skip
     compared = results[0].compare(results[1])
     assert compared.verdict == "slower"
-    assert "the first contracts slower" in str(compared)
+    assert "The first contracts slower" in str(compared)
     assert len(repr(compared)) < 100
     exponents = [result.rates["radius"].exponent for result in results]
     np.testing.assert_allclose(compared.to_dataset().exponent, exponents)
