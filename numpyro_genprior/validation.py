@@ -173,8 +173,25 @@ def random_key(key: object) -> jax.Array:
 
 
 def at_least(caller: str, minimum: int, **counts: int) -> None:
-    """Raise ValueError if one of `counts`, which are arguments of `caller`, is below `minimum`."""
+    """Check `counts`, which are arguments of `caller`.
+
+    Raises
+    ------
+    TypeError
+        If one is not an integer.
+    ValueError
+        If one is below `minimum`.
+    """
     for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int | np.integer):
+            raise TypeError(
+                message(
+                    f"{caller}: {name} is a count",
+                    expected="an integer",
+                    got=f"a {type(count).__name__}",
+                    remedy=f"pass an integer for {name}",
+                )
+            )
         if count < minimum:
             raise ValueError(
                 message(

@@ -70,6 +70,15 @@ class _FisherKernel(FlatKernel):
         **settings: Any,
     ) -> None:
         super().__init__(model)
+        if estimate is not None and not isinstance(estimate, MAPEstimate):
+            raise TypeError(
+                message(
+                    f"{type(self).__name__}: estimate= is what find_map returns",
+                    expected="a MAPEstimate, or None for a search",
+                    got=f"a {type(estimate).__name__}",
+                    remedy="pass estimate=find_map(model, key, ...)",
+                )
+            )
         self.estimate = self._given_estimate = estimate
         self._algorithm = algorithm
         self._key, self._rank, self._num_starts = key, rank, num_starts
@@ -213,6 +222,8 @@ class FisherNUTS(_FisherKernel):
 
     Raises
     ------
+    TypeError
+        If `estimate` is not what `find_map` returns.
     ValueError
         If a latent site is discrete, masked, scaled or subsampled, or the Fisher information of an
         observed distribution is not known; by name.

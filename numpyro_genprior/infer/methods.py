@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoGuide
@@ -101,7 +100,14 @@ class MCMCMethod:
                     remedy="pass kernel=NUTS, or functools.partial(NUTS, max_tree_depth=6)",
                 )
             )
-        _check_counts(self, num_warmup=0, num_samples=1, num_chains=1, thinning=1)
+        validation.at_least("MCMCMethod", 0, num_warmup=self.num_warmup)
+        validation.at_least(
+            "MCMCMethod",
+            1,
+            num_samples=self.num_samples,
+            num_chains=self.num_chains,
+            thinning=self.thinning,
+        )
         if self.num_samples < self.thinning:
             raise ValueError(
                 message(
@@ -223,7 +229,7 @@ class SVIMethod:
                     remedy="leave optimizer=None, or pass optax.adam(0.01)",
                 )
             )
-        _check_counts(self, num_steps=1, num_samples=1)
+        validation.at_least("SVIMethod", 1, num_steps=self.num_steps, num_samples=self.num_samples)
 
     @property
     def num_draws(self) -> int:
@@ -292,18 +298,3 @@ def _fit_at_mode(
     starts, _ = draw_starts(guide.posterior, key, NUM_STARTS)
     minima = minimise(guide.posterior, starts)
     return guide.params_at(minima.xi[minima.best])
-
-
-def _check_counts(method: Method, **minima: int) -> None:
-    for name, minimum in minima.items():
-        count = getattr(method, name)
-        if isinstance(count, bool) or not isinstance(count, int | np.integer):
-            raise TypeError(
-                message(
-                    f"{type(method).__name__}: {name} is a count",
-                    expected="an integer",
-                    got=f"a {type(count).__name__}",
-                    remedy=f"leave {name} at its default",
-                )
-            )
-        validation.at_least(type(method).__name__, minimum, **{name: int(count)})

@@ -163,3 +163,9 @@ def test_modes_that_disagree_are_warned_of():
     z = mcmc.get_samples()["z"]
     assert z.min() < -0.8
     assert z.max() > 0.8
+
+
+@pytest.mark.parametrize("Kernel", [ngp.infer.FisherNUTS, ngp.infer.FisherHMC])
+def test_an_estimate_is_what_find_map_returns(Kernel):
+    with pytest.raises(TypeError, match=r"Pass estimate=find_map\(model, key"):
+        Kernel(linear, estimate={"x": 0.0})

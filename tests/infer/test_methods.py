@@ -69,7 +69,7 @@ def test_a_laplace_approximation_is_placed_at_the_mode(key):
         (lambda: MCMCMethod("NUTS"), TypeError, "Pass kernel=NUTS"),
         (lambda: MCMCMethod(NUTS, num_warmup=-1), ValueError, "Pass a larger num_warmup"),
         (lambda: MCMCMethod(NUTS, num_samples=0), ValueError, "Pass a larger num_samples"),
-        (lambda: MCMCMethod(NUTS, num_samples=10.0), TypeError, "Leave num_samples"),
+        (lambda: MCMCMethod(NUTS, num_samples=10.0), TypeError, "integer for num_samples"),
         (lambda: MCMCMethod(NUTS, num_chains=0), ValueError, "Pass a larger num_chains"),
         (lambda: MCMCMethod(NUTS, thinning=0), ValueError, "Pass a larger thinning"),
         (

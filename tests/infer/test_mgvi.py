@@ -316,6 +316,8 @@ def test_settings_out_of_range(settings, match):
         MGVI(counted, **settings)
     with pytest.raises(ValueError, match="Pass a larger num_steps"):
         MGVI(counted).run(jax.random.key(0), 0, jnp.asarray(COUNTS))
+    with pytest.raises(TypeError, match="Pass an integer for num_steps"):
+        MGVI(counted).run(jax.random.key(0), jnp.asarray(COUNTS))
 
 
 # ---- warnings ------------------------------------------------------------------------------------
