@@ -155,6 +155,10 @@ def smc_result(warnings=()):
     )  # fmt: skip
 
 
+def mgvi_result():
+    return ngp.infer.MGVI(no_event, progress_bar=False).run(KEY, 2, jnp.zeros(()))
+
+
 def fit_result(warnings=()):
     losses = {"train": [2.0, 1.0], "val": [2.1, 1.1]}
     prior = ngp.GANPrior(images, 2)
@@ -202,6 +206,7 @@ RESULTS = {
     "Comparison": lambda: contraction().compare(contraction(power=0.5)),
     "MAPEstimate": map_estimate,
     "SMCResult": smc_result,
+    "MGVIResult": mgvi_result,
     "TemperingReport": tempering_report,
     "FitResult": fit_result,
     "EventMoments, vectors": lambda: event_moments((5,)),
