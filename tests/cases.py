@@ -85,7 +85,6 @@ DEFAULT_TIER = {
     "gan_labelled",
     "gan_of_a_number",
     "vae_with_scale_of_its_own",
-    "vae_with_encoder",
     "vae_conditional",
     "vae_over_a_gan",
     "coupling_conditional",
@@ -94,7 +93,7 @@ DEFAULT_TIER = {
     "distrax_coupling",
     "numpyro_autoregressive",
     "numpyro_simplex",
-    "gaussian_image",
+    "gaussian",
     "field_even",
 }
 

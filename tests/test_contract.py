@@ -160,7 +160,7 @@ STARTED += ["flow_over_student", "beta", "gamma", "flow_onto_the_unit_square", "
 STARTED += ["distrax_coupling", "gaussian_image", "field_odd"]
 
 
-STARTED_BY_DEFAULT = {"vae_over_a_gan", "coupling_conditional", "planar", "numpyro_simplex"}
+STARTED_BY_DEFAULT = {"vae_over_a_gan", "planar"}
 
 
 @pytest.mark.parametrize(

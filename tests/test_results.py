@@ -99,11 +99,11 @@ def posterior_collapse(draws=400, scale=1.0):
     return diagnostics.posterior_collapse(draws, var_names=["x_latent"])
 
 
-def event_scale(shape, own_scale=None):
+def event_scale(shape, decoder_scale=None):
     residuals = np.random.default_rng(0).normal(size=(6, *shape))
     return diagnostics.EventScale(
         0.3, 0.02, jnp.ones(shape), jnp.arange(1.0, 7.0), jnp.asarray(residuals),
-        (0.5,) * len(shape), own_scale,
+        (0.5,) * len(shape), decoder_scale,
     )  # fmt: skip
 
 
@@ -182,7 +182,7 @@ RESULTS = {
     "PosteriorCollapse, collapsed": posterior_collapse,
     "PosteriorCollapse, undecided": lambda: posterior_collapse(draws=10),
     "EventScale, vectors": lambda: event_scale((7,)),
-    "EventScale, images": lambda: event_scale((4, 5), own_scale=0.2),
+    "EventScale, images": lambda: event_scale((4, 5), decoder_scale=0.2),
     "EventScale, colours": lambda: event_scale((4, 5, 3)),
     "Lipschitz": lambda: diagnostics.Lipschitz(jnp.arange(1.0, 9.0), 20.0, "", 3.0),
     "Lipschitz, no bound": lambda: diagnostics.Lipschitz(jnp.ones(4), np.inf, "exp", None),

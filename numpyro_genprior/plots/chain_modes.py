@@ -40,14 +40,14 @@ def chain_modes(result: ChainModes, *, ax: Axes | None = None) -> Axes:
     """
     check(result, ChainModes, "chain_modes", "modes(mcmc)")
     ax = axes(ax, width=5.2, height=3.8)
-    order = np.concatenate([np.asarray(members, int) for members in result.places])
+    order = np.concatenate([np.asarray(members, int) for members in result.chains_by_mode])
     image = ax.imshow(
         result.separation[np.ix_(order, order)], cmap="Blues", vmin=0.5, vmax=1.0,
         interpolation="nearest",
     )  # fmt: skip
     ax.spines[["top", "right"]].set_visible(True)
     start, centres, energies = 0, [], []
-    for members in result.places:
+    for members in result.chains_by_mode:
         size = len(members)
         corners = np.array([[0, 0, size, size, 0], [0, size, size, 0, 0]]) + start - 0.5
         ax.plot(*corners, color=BAD, linewidth=1.6, clip_on=False)

@@ -65,9 +65,9 @@ def _lines(ax: Axes, result: EventScale) -> None:
     ax.axhline(result.scale, color="black", linewidth=1, label=label)
     low, high = (result.scale + k * result.standard_error for k in (-2, 2))
     ax.axhspan(low, high, color="black", alpha=0.12, linewidth=0)
-    if result.own_scale is not None:
-        ax.axhline(result.own_scale, color=BAD, linewidth=1, linestyle="--",
-                   label=f"decoder noise: {result.own_scale:.3g}")  # fmt: skip
+    if result.decoder_scale is not None:
+        ax.axhline(result.decoder_scale, color=BAD, linewidth=1, linestyle="--",
+                   label=f"decoder noise: {result.decoder_scale:.3g}")  # fmt: skip
     ax.set_ylim(0, None)
     ax.set_ylim(0, 1.25 * ax.get_ylim()[1])
     ax.tick_params(labelsize=SMALL)

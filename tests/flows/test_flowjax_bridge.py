@@ -18,6 +18,7 @@ from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO, init_to_sample
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.optim import Adam
+from tiers import tiered
 
 import numpyro_genprior as ngp
 
@@ -146,7 +147,7 @@ BOUNDED = {
 }
 
 
-@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("name", tiered(BOUNDED, slow={"log_normal", "uniform"}))
 def test_bounded_distributions_have_their_support(name):
     """No divergences and the known mean; the bridge declares them real and has only divergences."""
     flow, mean = BOUNDED[name]

@@ -61,7 +61,10 @@ def mcmc_of(kernel, chains=2, **settings):
 
 @pytest.mark.parametrize(  # NUTS is vectorized below, and one chain of HMC takes the path of NUTS
     ("kernel", "method"),
-    [(ngp.infer.FisherNUTS, "sequential"), (ngp.infer.FisherHMC, "vectorized")],
+    [
+        pytest.param(ngp.infer.FisherNUTS, "sequential", marks=pytest.mark.slow),
+        (ngp.infer.FisherHMC, "vectorized"),
+    ],
 )
 def test_closed_form_and_a_second_run(kernel, method):
     mcmc = mcmc_of(kernel(linear), chain_method=method)
@@ -152,6 +155,7 @@ def test_both_a_length_and_a_number_of_steps():
         ngp.infer.FisherHMC(linear, trajectory_length=1.0, num_steps=3)
 
 
+@pytest.mark.slow
 def test_modes_that_disagree_are_warned_of():
     def model(y):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0))

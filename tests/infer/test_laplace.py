@@ -109,6 +109,7 @@ def test_evidence_of_a_low_rank_counts_what_is_left_out():
         narrow.log_evidence()
 
 
+@pytest.mark.slow
 def test_draws_quantiles_and_median():
     mean, covariance, _ = closed_form()
     guide = fitted()

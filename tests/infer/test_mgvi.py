@@ -247,6 +247,7 @@ def mixed(prior, y):
         numpyro.sample("y", dist.Normal(x, scale).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_scale_and_plate():
     y = jnp.array([[0.4, 1.1, 1.2], [0.5, 0.5, 0.4]])
     weights = prior()

@@ -11,6 +11,7 @@ from numpyro.contrib.control_flow import scan
 from numpyro.distributions.transforms import biject_to
 from numpyro.infer.util import log_density
 from scipy import stats
+from tiers import tiered
 
 import numpyro_genprior as ngp
 from numpyro_genprior.infer import coordinates
@@ -88,7 +89,9 @@ QUANTILES = {
 }
 
 
-@pytest.mark.parametrize("name", QUANTILES)
+@pytest.mark.parametrize(
+    "name", tiered(QUANTILES, slow={"student", "gamma_of_small_concentration"})
+)
 def test_coordinates_are_standard_normal(name):
     """The value at ξ is the quantile at Φ(ξ), and finite far in the tails."""
     fn, truth = QUANTILES[name]

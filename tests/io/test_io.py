@@ -18,6 +18,7 @@ import safetensors.numpy
 from flowjax.distributions import Normal
 from flowjax.flows import coupling_flow
 from numpyro.distributions import constraints, transforms
+from tiers import tiered
 
 from numpyro_genprior import FlowPrior, GANPrior, GaussianFieldPrior, GaussianPrior, Prior, VAEPrior
 from numpyro_genprior import io as ngp_io
@@ -178,6 +179,7 @@ WITH_LIKE = {
     "stacked": lambda key: jax.vmap(gan)(jax.random.split(key, 2)),
 }
 CASES = {**ALONE, **WITH_LIKE}
+SLOW = {"flow condition", "gan correlated", "own latent prior", "vae conv", "vae on a flow"}
 
 
 @pytest.fixture
@@ -196,7 +198,7 @@ def assert_same(prior, other):
         np.testing.assert_array_equal(jnp.asarray(a), jnp.asarray(b))
 
 
-@pytest.mark.parametrize("case", ALONE)
+@pytest.mark.parametrize("case", tiered(ALONE, slow=SLOW))
 def test_loads_by_itself(path, case):
     prior = ALONE[case](KEY)
     save(path, prior)
@@ -207,7 +209,7 @@ def test_loads_by_itself(path, case):
     np.testing.assert_array_equal(prior.decode(z), loaded.decode(z))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", tiered(CASES, slow=SLOW))
 def test_fills_a_template(path, case):
     prior, like = CASES[case](KEY), CASES[case](jax.random.key(4))
     untouched = copy.deepcopy(like)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from tiers import tiered
 
 import numpyro_genprior as ngp
 from numpyro_genprior.networks import Frozen, channels_last
@@ -215,7 +216,7 @@ def energy(net, z):
     return (net(z) ** 2).sum()
 
 
-@pytest.mark.parametrize("name", ["equinox", "haiku", "flax", "nested"])
+@pytest.mark.parametrize("name", tiered(["equinox", "haiku", "flax", "nested"], slow={"nested"}))
 def test_networks_in_priors(name):
     net, z = network(name)
     prior = ngp.GANPrior(net, 64)

@@ -28,6 +28,7 @@ from site_models import (
     trace_of,
     vae,
 )
+from tiers import tiered
 
 import numpyro_genprior as ngp
 
@@ -183,7 +184,7 @@ def by_hand(net, y):
     numpyro.sample("y", dist.Normal(x, 0.5).to_event(1), obs=y)
 
 
-@pytest.mark.parametrize("method", ["sequential", "vectorized"])
+@pytest.mark.parametrize("method", tiered(["sequential", "vectorized"], slow={"sequential"}))
 def test_new_data_and_new_weights_retrace_no_more_than_by_hand(method, key):
     def runs(model, wrap):
         mcmc = MCMC(

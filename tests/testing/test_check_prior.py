@@ -145,6 +145,7 @@ def test_a_broken_prior_fails_its_check(cls):
     assert f"in check {check!r}" in caught.value.__notes__[-1]
 
 
+@pytest.mark.slow
 def test_a_correct_prior_passes():
     check_prior(Affine())
 

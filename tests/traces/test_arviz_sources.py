@@ -85,6 +85,7 @@ GROUPS = {"prior": 5, "posterior_predictive": True, "log_likelihood": True}
 # ---- runs ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_particles_of_smc(tmp_path):
     pytest.importorskip("blackjax")
     smc = SMC(model, num_particles=NUM_SAMPLES, progress_bar=False)
@@ -121,7 +122,7 @@ def test_independent_draws_of_mgvi():
     [
         AutoNormal,
         pytest.param(AutoDiagonalNormal, marks=pytest.mark.slow),
-        AutoMultivariateNormal,
+        pytest.param(AutoMultivariateNormal, marks=pytest.mark.slow),
         pytest.param(AutoLowRankMultivariateNormal, marks=pytest.mark.slow),
         pytest.param(AutoIAFNormal, marks=pytest.mark.slow),
         pytest.param(AutoBNAFNormal, marks=pytest.mark.slow),

@@ -39,6 +39,7 @@ def small_gan(key, data, **kwargs):
     return fit_gan(key, data, **settings)
 
 
+@pytest.mark.slow
 def test_flow_learns_a_normal():
     truth, data = normal_data(2000)
     flow = small_flow(jr.key(1), loc=data.mean(0), scale=data.std(0))
@@ -325,6 +326,7 @@ def test_decoder_with_two_outputs_and_augmentation():
     assert result.prior.event_shape == (2,)
 
 
+@pytest.mark.slow
 def test_a_fixed_scale_is_not_trained():
     """Weight decay moves every parameter, the untouched ones too: a fixed scale is none."""
     data = 0.1 * jr.normal(jr.key(0), (100, 3))

@@ -95,7 +95,7 @@ class Contraction(Result):
                 f"Replications with a split r_hat above {MAX_R_HAT:g} at each step: "
                 f"{self.num_unmixed.tolist()}; raise num_warmup and num_samples."
             )
-        if self.rates["radius"].bent:
+        if self.rates["radius"].exponent_changes:
             sentences.append(
                 "The exponent changes along the schedule: no single rate describes this range."
             )

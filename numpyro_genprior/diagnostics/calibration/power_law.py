@@ -41,7 +41,7 @@ class Rate:
         return self.exponent if self.argument_falls else -self.exponent
 
     @property
-    def bent(self) -> bool:
+    def exponent_changes(self) -> bool:
         """Whether the first and last local exponents differ, by 3 standard errors and by 0.1."""
         if len(self.local_exponents) < 2:
             return False

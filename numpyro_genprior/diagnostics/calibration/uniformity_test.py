@@ -197,6 +197,7 @@ class RankTest(Result):
     def to_dataset(self) -> xarray.Dataset:
         """Ranks, p-values and bands, with dimensions quantity, replication and point."""
         bands, names, by_quantity = self.simultaneous, list(self.ranks), ("quantity",)
+        adjusted = self.adjusted
         return dataset(
             {
                 "rank": (("quantity", "replication"), np.stack(list(self.ranks.values()))),
@@ -204,7 +205,7 @@ class RankTest(Result):
                 "lower": (("point",), bands.lower),
                 "upper": (("point",), bands.upper),
                 "p_value": (by_quantity, [bands.p_values[name] for name in names]),
-                "adjusted_p_value": (by_quantity, [self.adjusted[name] for name in names]),
+                "adjusted_p_value": (by_quantity, [adjusted[name] for name in names]),
                 "chi_squared_p_value": (by_quantity, [self.p_values[name] for name in names]),
             },
             coords={"quantity": names, "point": bands.points},

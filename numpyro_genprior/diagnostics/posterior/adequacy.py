@@ -41,7 +41,7 @@ from numpyro_genprior.infer.posterior import Posterior, site_values
 from numpyro_genprior.priors import Prior
 
 MIN_NOISE_P_VALUE = 0.01  # `structure_p_value` above which a residual is clearly noise
-MAX_BEYOND = 3.0  # size of a residual with structure, relative to what is expected
+MAX_RESIDUAL_RATIO = 3.0  # size of a residual with structure, relative to what is expected
 MAX_REFITS, MIN_CHANGE = 30, 0.01  # refits with inflated noise; relative change to stop at
 
 
@@ -169,12 +169,12 @@ def adequacy(
         if judged.adequate:
             return _adequate(posterior, fit, judged)
     rejudged = _judge(posterior, refit, keys[2], num_replicates, inflation)
-    beyond = None
+    residual_ratio = None
     scale = _event_scale(posterior, event_scale)
     if scale is not None:
         missed = float(missed_by_events(posterior, refit, keys[3]))
-        beyond = math.sqrt(float(refit.chi2) / (rejudged.degrees + scale**2 * missed))
-    verdict = OUTSIDE if _out_of_range(_explained(refit), rejudged, beyond) else NOISE
+        residual_ratio = math.sqrt(float(refit.chi2) / (rejudged.degrees + scale**2 * missed))
+    verdict = OUTSIDE if _out_of_range(_explained(refit), rejudged, residual_ratio) else NOISE
     return _result(
         posterior,
         fit,
@@ -184,14 +184,14 @@ def adequacy(
         inflation=inflation,
         refit_latent_p_value=rejudged.latent_p_value,
         structure_p_value=rejudged.structure_p_value,
-        beyond=beyond,
+        residual_ratio=residual_ratio,
     )
 
 
 _draw = eqx.filter_jit(draw_starts)
 
 
-def _out_of_range(explained: float, refit: Judgement, beyond: float | None) -> bool:
+def _out_of_range(explained: float, refit: Judgement, residual_ratio: float | None) -> bool:
     """Step 3 of the rule."""
     if refit.latent_p_value < MIN_LATENT_P_VALUE:
         return True
@@ -199,7 +199,7 @@ def _out_of_range(explained: float, refit: Judgement, beyond: float | None) -> b
     if explained < MIN_EXPLAINED and (p is None or p < MIN_NOISE_P_VALUE):
         return True
     has_structure = p is not None and p < MIN_STRUCTURE_P_VALUE
-    return beyond is not None and beyond > MAX_BEYOND and has_structure
+    return residual_ratio is not None and residual_ratio > MAX_RESIDUAL_RATIO and has_structure
 
 
 def _descend(posterior: Posterior, starts: jax.Array) -> tuple[jax.Array, float]:
@@ -318,7 +318,7 @@ def _adequate(posterior: Posterior, fit: Fit, judged: Judgement) -> Adequacy:
         inflation=1.0,
         refit_latent_p_value=judged.latent_p_value,
         structure_p_value=None,
-        beyond=None,
+        residual_ratio=None,
     )
 
 

@@ -62,7 +62,7 @@ class Adequacy(Result):
         p-value of the hypothesis that the refit's residual is only noise. It uses the correlation
         of neighbours, along the axes of data in which those of the prior are smooth, and the mean.
         None if no data are smooth.
-    beyond
+    residual_ratio
         Size of that residual relative to that expected from noise and `event_scale`; None without
         an event scale.
     residual
@@ -86,7 +86,7 @@ class Adequacy(Result):
     inflation: float
     refit_latent_p_value: float
     structure_p_value: float | None
-    beyond: float | None
+    residual_ratio: float | None
     residual: jax.Array | dict[str, jax.Array]
     direction: jax.Array | dict[str, jax.Array]
     values: Mapping[str, jax.Array]
@@ -121,9 +121,10 @@ class Adequacy(Result):
                 f"its latent has p {_p(self.refit_latent_p_value)}, its residual "
                 + self._structure()
             )
-        if self.beyond is not None:
+        if self.residual_ratio is not None:
             lines.append(
-                f"  the residual is {self.beyond:.2g} times what noise and event_scale explain"
+                f"  the residual is {self.residual_ratio:.2g} times what noise and event_scale "
+                "explain"
             )
         return "\n".join([*lines, *self.warnings, self._remedy()])
 
@@ -225,7 +226,7 @@ class Adequacy(Result):
             "inflation": self.inflation,
             "refit_latent_p_value": self.refit_latent_p_value,
             "structure_p_value": self.structure_p_value,
-            "beyond": self.beyond,
+            "residual_ratio": self.residual_ratio,
         }
         known = {name: ((), value) for name, value in numbers.items() if value is not None}
         return dataset({**arrays, **known}, attrs={"verdict": self.verdict})

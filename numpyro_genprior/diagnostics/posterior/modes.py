@@ -54,7 +54,7 @@ class ChainModes(Result):
         return int(self.labels.max()) + 1
 
     @property
-    def places(self) -> tuple[tuple[int, ...], ...]:
+    def chains_by_mode(self) -> tuple[tuple[int, ...], ...]:
         """The chains of each mode."""
         return tuple(
             tuple(map(int, np.flatnonzero(self.labels == label))) for label in range(self.num_modes)
@@ -99,8 +99,8 @@ class ChainModes(Result):
             ]
         else:
             headline = [f"{chains} chains are in {self.num_modes} separate modes:"]
-            lowest = self.energies[list(self.places[0])].mean()
-            for members in self.places:
+            lowest = self.energies[list(self.chains_by_mode[0])].mean()
+            for members in self.chains_by_mode:
                 energy = self.energies[list(members)].mean()
                 above = f" (+{energy - lowest:.2f})" if energy > lowest else ""
                 names = f"chain{'' if len(members) == 1 else 's'} {', '.join(map(str, members))}"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Thresholds. KL divergences and information are in nats.
 ACTIVE_VARIANCE = 0.01  # variance of the posterior mean above which a unit is active (Burda et al.)
 ABANDONED_KL, ABANDONED_SENSITIVITY = 0.01, 1.0  # a unit below both was switched off in training
-FAINT_KL = 0.1  # below this a unit contributes little
+BARELY_ACTIVE_KL = 0.1  # below this a unit contributes little
 ONE_BIT = float(np.log(2))  # KL of all units together below which the latent is hardly used
 MIN_RELATIVE_SQUARE = 1e-4  # without noise: squared sensitivity relative to the largest
 MIN_RELATIVE_CHANGE = 1e-6  # without noise: squared change of the event relative to its square
@@ -62,7 +62,7 @@ class DecoderCollapse(Result):
         latent, in nats. None otherwise.
     noise
         Whether `sensitivity` is in units of decoder noise.
-    moved
+    relative_sd
         Standard deviation of the decoded event over its root mean square (1 if its mean is 0).
     """
 
@@ -72,7 +72,7 @@ class DecoderCollapse(Result):
     active: Bool[Array, " size"]
     kl: Float[Array, " size"] | None
     noise: bool
-    moved: float
+    relative_sd: float
 
     @property
     def num_active(self) -> int:
@@ -89,7 +89,7 @@ class DecoderCollapse(Result):
         return float(np.exp(-np.sum(shares * np.log(shares))))
 
     @property
-    def faint(self) -> Bool[Array, " size"]:
+    def barely_active(self) -> Bool[Array, " size"]:
         """For each latent, whether it is active but with a KL below 0.1 nats.
 
         Without an encoder, ``½ log(1 + s²)`` replaces the KL. Always False for a prior
@@ -97,7 +97,7 @@ class DecoderCollapse(Result):
         """
         if not self.noise:
             return jnp.zeros_like(self.active)
-        return self.active & (_information(self.sensitivity, self.kl) < FAINT_KL)
+        return self.active & (_information(self.sensitivity, self.kl) < BARELY_ACTIVE_KL)
 
     @property
     def verdict(self) -> str:
@@ -146,12 +146,15 @@ class DecoderCollapse(Result):
 
     def _used(self) -> str:
         s, active = np.asarray(self.sensitivity), np.asarray(self.active)
-        faint, idle = np.flatnonzero(np.asarray(self.faint)), np.flatnonzero(~active)
-        barely = ""
-        if len(faint):
-            each = " each" if len(faint) > 1 else ""
-            names = ", ".join(map(str, faint))
-            barely = f", {len(faint)} of them barely ({names}: less than {FAINT_KL} nats{each})"
+        barely_active = np.flatnonzero(np.asarray(self.barely_active))
+        idle, barely = np.flatnonzero(~active), ""
+        if len(barely_active):
+            each = " each" if len(barely_active) > 1 else ""
+            names = ", ".join(map(str, barely_active))
+            barely = (
+                f", {len(barely_active)} of them barely ({names}: less than {BARELY_ACTIVE_KL} "
+                f"nats{each})"
+            )
         lines = [
             *self.warnings,
             f"{self.num_active} of {number(len(active), 'latent')} active{barely}; effective rank "
@@ -195,12 +198,12 @@ class DecoderCollapse(Result):
             {
                 "sensitivity": (("latent",), self.sensitivity),
                 "active": (("latent",), self.active),
-                "faint": (("latent",), self.faint),
+                "barely_active": (("latent",), self.barely_active),
                 **encoder,
                 "singular_values": (("direction",), self.singular_values),
                 "latent_directions": (("direction", "latent"), self.latent_directions),
             },
-            attrs={"verdict": self.verdict, "unit": self.unit, "moved": self.moved},
+            attrs={"verdict": self.verdict, "unit": self.unit, "relative_sd": self.relative_sd},
         )
 
 
@@ -285,14 +288,16 @@ def decoder_collapse(
     points = prior_draws(posterior, draw_key, num_draws)
     singular, directions = directions_dense(posterior, points)
     squares = jnp.sum((singular[:, None] * directions) ** 2, axis=0)
-    moved = _moved(generator(core), points)
+    relative_sd = _relative_sd(generator(core), points)
     kl = _kl(core, event_key, events, num_draws)
     if noise:
         active = _active_with_noise(squares, singular, kl)
     else:
         active = squares > MIN_RELATIVE_SQUARE * jnp.max(squares)
-        active = active & (moved**2 > MIN_RELATIVE_CHANGE)
-    return DecoderCollapse(jnp.sqrt(squares), singular, directions, active, kl, noise, float(moved))
+        active = active & (relative_sd**2 > MIN_RELATIVE_CHANGE)
+    return DecoderCollapse(
+        jnp.sqrt(squares), singular, directions, active, kl, noise, float(relative_sd)
+    )
 
 
 def _active_with_noise(
@@ -303,12 +308,12 @@ def _active_with_noise(
     active = squares / (1 + squares) > ACTIVE_VARIANCE
     nats = _information(jnp.sqrt(squares), kl)
     total = jnp.sum(_information(singular_values, None) if kl is None else kl)
-    min_kl = jnp.where(total < ONE_BIT, FAINT_KL, 0.0 if kl is None else ABANDONED_KL)
+    min_kl = jnp.where(total < ONE_BIT, BARELY_ACTIVE_KL, 0.0 if kl is None else ABANDONED_KL)
     return active & ~((nats < min_kl) & (squares < ABANDONED_SENSITIVITY**2))
 
 
 @eqx.filter_jit
-def _moved(posterior: Posterior, points: jax.Array) -> jax.Array:
+def _relative_sd(posterior: Posterior, points: jax.Array) -> jax.Array:
     """Standard deviation of the decoded event over its root mean square."""
 
     def add(sums: tuple[jax.Array, ...], point: jax.Array) -> tuple[tuple[jax.Array, ...], None]:

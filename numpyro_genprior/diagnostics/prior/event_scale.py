@@ -55,7 +55,7 @@ class EventScale(Result):
     correlation
         Correlation of the residuals of neighbours, along each axis of the event: 0 for a white
         error.
-    own_scale
+    decoder_scale
         Root mean square of the prior's own decoder noise; None if it has none, or noise that
         depends on the latent.
     """
@@ -66,7 +66,7 @@ class EventScale(Result):
     errors: jax.Array
     residuals: jax.Array
     correlation: tuple[float, ...]
-    own_scale: float | None
+    decoder_scale: float | None
 
     def __float__(self) -> float:
         return self.scale
@@ -93,8 +93,8 @@ class EventScale(Result):
             f"  by event {errors.min():.3g} to {errors.max():.3g}; by entry {entries.min():.3g} "
             f"to {entries.max():.3g}",
         ]
-        if self.own_scale is not None:
-            lines.append(f"  the decoder's own noise is {self.own_scale:.3g}")
+        if self.decoder_scale is not None:
+            lines.append(f"  the decoder's own noise is {self.decoder_scale:.3g}")
         lines += self.warnings
         lines.append(
             "This holds for events like these and for the best fits that the search found; other "
@@ -117,7 +117,9 @@ class EventScale(Result):
     def to_dataset(self) -> xarray.Dataset:
         """The errors by ``event`` and by the event's dimensions (``row``, ``col`` of an image)."""
         axes = axis_names(self.by_entry.ndim)
-        own_scale = {} if self.own_scale is None else {"own_scale": ((), self.own_scale)}
+        decoder_scale = (
+            {} if self.decoder_scale is None else {"decoder_scale": ((), self.decoder_scale)}
+        )
         return dataset(
             {
                 "scale": ((), self.scale),
@@ -126,7 +128,7 @@ class EventScale(Result):
                 "errors": (("event",), self.errors),
                 "residuals": (("event", *axes), self.residuals),
                 "correlation": (("axis",), list(self.correlation)),
-                **own_scale,
+                **decoder_scale,
             },
             coords={"axis": list(axes)},
         )
@@ -215,8 +217,8 @@ def estimate_event_scale(
             )
         )
     keys = jax.random.split(validation.random_key(key), len(events))
-    own_scale = _own_scale(core)
-    scale, residuals, degrees = _estimate(core, events, keys, num_starts, own_scale)
+    decoder_scale = _decoder_scale(core)
+    scale, residuals, degrees = _estimate(core, events, keys, num_starts, decoder_scale)
     squares = _squares(residuals)
     spread = jnp.std(squares - scale**2 * degrees) * len(events) ** 0.5
     ratio = residuals[0].size / jnp.mean(degrees)
@@ -227,15 +229,15 @@ def estimate_event_scale(
         errors=jnp.sqrt(squares / degrees),
         residuals=residuals,
         correlation=_correlation(np.asarray(residuals)),
-        own_scale=own_scale,
+        decoder_scale=decoder_scale,
     )
 
 
 def _estimate(
-    prior: Prior, events: jax.Array, keys: jax.Array, num_starts: int, own_scale: float | None
+    prior: Prior, events: jax.Array, keys: jax.Array, num_starts: int, decoder_scale: float | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The scale, the residuals of all events and the degrees of freedom left in each."""
-    first = jnp.std(events) if own_scale is None else jnp.asarray(own_scale)
+    first = jnp.std(events) if decoder_scale is None else jnp.asarray(decoder_scale)
     scale = jnp.maximum(first, 1e-6).astype(events.dtype)
     xi = _starts(prior, scale, events, keys, num_starts)
     residuals = degrees = jnp.zeros(())
@@ -318,7 +320,7 @@ def _events(prior: Prior, events: ArrayLike) -> jax.Array:
     return x.astype(prior.event_dtype)
 
 
-def _own_scale(prior: Prior) -> float | None:
+def _decoder_scale(prior: Prior) -> float | None:
     scale = prior.event_scale
     if scale is None:
         return None

@@ -108,7 +108,7 @@ class TemperingReport(Result):
         if self.barrier > MAX_MEAN_REJECTION * (n - 1):
             found.append(
                 f"{n} replicas are few for a barrier of {self.barrier:.1f}: "
-                f"give num_replicas={self.recommended_replicas}."
+                f"pass num_replicas={self.recommended_replicas}."
             )
         if self.round_trips.min() < MIN_ROUND_TRIPS:
             found.append(
@@ -123,7 +123,7 @@ class TemperingReport(Result):
         if self.nonfinite.sum():
             found.append(
                 f"{self.nonfinite.sum()} log likelihoods were NaN or infinite and were rejected: "
-                "find out where the model gives them."
+                "look for parameters of the model whose likelihood overflows."
             )
         return tuple(found)
 

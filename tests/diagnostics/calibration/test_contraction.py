@@ -99,7 +99,9 @@ def test_error_and_spread_are_those_of_the_closed_form(key, beta):
         assert np.all(np.abs((curve**2).mean(1) - expected) < 4 * standard_error)
     np.testing.assert_allclose(found.radius**2, found.error**2 + found.spread**2)
     expected = np.polyfit(np.log(NOISES), 0.5 * np.log(square + variance), 1)[0]
-    assert abs(found.rates["radius"].exponent - expected) < 0.03  # of a curve that is a bit bent
+    assert (
+        abs(found.rates["radius"].exponent - expected) < 0.03
+    )  # of a curve that is a bit exponent_changes
     if beta >= 1.0:
         assert abs(found.rates["spread"].exponent - 2 / (1 + 2 + 2 * P)) < 0.03
         assert "overconfident" not in str(found)
@@ -167,8 +169,8 @@ def test_weighted_slopes_are_those_of_a_power_law(rng):
     assert abs(rate.exponent - 0.7) < 4 * rate.error
     # All of what is known comes from the last two steps.
     assert rate.error < 1.3 * np.sqrt(2) * 0.02 / np.log(3) / 20
-    assert not rate.bent
-    assert fit_rate(values, np.exp(values[:, None] * 2) * np.ones((3, 9))).bent
+    assert not rate.exponent_changes
+    assert fit_rate(values, np.exp(values[:, None] * 2) * np.ones((3, 9))).exponent_changes
 
 
 @pytest.mark.parametrize(

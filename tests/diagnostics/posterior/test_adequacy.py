@@ -7,6 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from scipy import stats
+from tiers import tiered
 
 import numpyro_genprior as ngp
 from numpyro_genprior.diagnostics.posterior.pearson import pearson, unmasked
@@ -53,7 +54,7 @@ def found(name, event, noise, actual=None, seed=0, **options):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", tiered(OPERATORS, slow={"dense", "blur"}))
 def test_verdicts_on_digits(name):
     assert found(name, decoded(0), 0.05).verdict == "adequate"
     noisy = found(name, decoded(0), 0.05, actual=0.2)

@@ -48,7 +48,7 @@ def test_two_modes_and_their_energies(four):
     assert found.num_modes == 2
     # The positive mode, z = 0.9, is nearer to the prior's centre than z = -1.1.
     np.testing.assert_array_equal(found.labels, [0, 1, 0, 1])
-    assert found.places == ((0, 2), (1, 3))
+    assert found.chains_by_mode == ((0, 2), (1, 3))
     energy = 0.5 * z**2 + 0.5 * ((z + 0.1) ** 2 - 1.0) ** 2 / 0.01 + np.log(2 * np.pi * 0.1)
     np.testing.assert_allclose(found.energies, energy.mean(1), rtol=1e-4)
     words = str(found)

@@ -76,7 +76,7 @@ def test_units_that_matter_little_beside_others_are_barely_active(key):
     prior, kl = linear_vae([5.0, 4.0, 0.3, 3.0, 3.0, 3.0])
     found = decoder_collapse(prior, key)
     assert found.verdict == "healthy"
-    np.testing.assert_array_equal(found.faint, kl < 0.1)
+    np.testing.assert_array_equal(found.barely_active, kl < 0.1)
     assert "6 of 6 latents active, 1 of them barely (2: less than 0.1 nats)" in str(found)
 
 
@@ -120,6 +120,7 @@ def test_a_generator_that_ignores_its_latent(key):
     assert "no data can change it" in str(found)
 
 
+@pytest.mark.slow
 def test_shipped_priors_are_healthy(key):
     # the KL of a unit of mnist_vae is 0.015: eight draws could put it below 0.01
     for name, number in (("digits_vae", 8), ("mnist_vae", 64), ("digits_gan", 8)):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpyro.distributions.transforms import LowerCholeskyAffine
+from tiers import tiered
 
 import numpyro_genprior as ngp
 from numpyro_genprior.diagnostics.prior.jaxpr_lipschitz import layer_bound
@@ -64,7 +65,7 @@ def test_bound_of_a_perceptron_is_the_product_of_its_norms(activation, key):
     assert unbounded == ""
 
 
-@pytest.mark.parametrize("make", [ConvDecoder, None])
+@pytest.mark.parametrize("make", tiered([ConvDecoder, None], slow=[ConvDecoder]))
 def test_bound_holds_for_convolutions(make, key):
     if make is None:
         conv = eqx.nn.ConvTranspose2d(4, 2, 4, stride=2, padding=1, key=key)
